@@ -1,0 +1,139 @@
+"""The sweeper of every multirun: it expands the grids, checks every run, skips what is done, and launches the rest."""
+
+import copy
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from reltrust.errors import SettingsError, SweepError
+from reltrust.settings import Settings, parse
+from reltrust.sweeps.grids import Point, expand
+from reltrust.sweeps.plan import PlannedRun, describe, plan
+from reltrust.sweeps.watch import SweepProgress
+
+
+@dataclass
+class GridSweeperConf:
+    _target_: str = "hydra_plugins.reltrust_sweeper.grid_sweeper.GridSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="reltrust", node=GridSweeperConf, provider="reltrust")
+
+
+class GridSweeper(Sweeper):
+    """Runs the product of what the command line sweeps (``seed=0,1,2``) with the grids of ``sweep.grids``, if any.
+
+    All runs are checked before the first one starts. Runs whose result is in the store are left out; a failed run
+    does not stop the others.
+    """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        sweep = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
+        self._name: str = sweep.get("name", "multirun")
+        self._grids: list[Point] = sweep.get("grids", [{}])
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        fixed, swept = self._parse(arguments)
+        points = expand(self._grids, swept)
+        runs = plan(self._settings(fixed, points))
+        if self.config.dry_run:
+            print(describe(runs, each=True))
+            return []
+
+        print(describe(runs, each=False), file=sys.stderr)
+        due = [run for run in runs if run.is_due]
+        jobs = [
+            [*fixed, *(_override(key, value) for key, value in point.items()), "machine.progress=false"]
+            for run, point in zip(runs, points, strict=True)
+            if run.is_due
+        ]
+        returns: Sequence[JobReturn] = []
+        if due:
+            with SweepProgress(self._name, [run.record for run in due], self.config.machine.progress):
+                returns = self.launcher.launch(jobs, initial_job_idx=0)
+        _finish(runs, due, returns)
+        return returns
+
+    def _parse(self, arguments: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
+        """What is the same for all runs, as overrides, and the values of the keys that a grid or a list varies."""
+        parser = OverridesParser.create(config_loader=self.loader)
+        in_grids = {key for grid in self._grids for key in grid}
+        fixed: list[str] = []
+        swept: dict[str, list[Any]] = {}
+        overrides = parser.parse_overrides(arguments)
+        for override in overrides:
+            key = override.get_key_element()
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise SettingsError(f"{override.input_line}: only lists, choice(...) and range(...) can be swept")
+            if override.is_sweep_override():
+                swept[key] = [parser.parse_override(f"k={text}").value() for text in override.sweep_string_iterator()]
+            elif key in in_grids:
+                swept[key] = [override.value()]
+            else:
+                fixed.append(str(override.input_line))
+        # Runs of a multirun are many: W&B watches them only if it was asked to.
+        if not any(override.key_or_group == "tracking" for override in overrides):
+            fixed.append("tracking=none")
+        return fixed, swept
+
+    def _settings(self, fixed: list[str], points: Sequence[Point]) -> list[Settings]:
+        """Every run's settings, checked. Composing a config takes Hydra a tenth of a second, so it is done once for
+        each choice of groups, and the other keys are then set in copies: what Hydra itself would come to."""
+        bases: dict[tuple[str, ...], DictConfig] = {}
+        settings = []
+        for point in points:
+            groups = tuple(_override(key, value) for key, value in point.items() if self._is_group(key))
+            if groups not in bases:
+                composed = self.loader.load_sweep_config(self.config, [*fixed, *groups])
+                bases[groups] = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            config = copy.deepcopy(bases[groups])
+            for key, value in point.items():
+                if not self._is_group(key):
+                    OmegaConf.update(config, key, value)
+            settings.append(parse(OmegaConf.to_container(config, resolve=True)))
+        return settings
+
+    @functools.cache  # noqa: B019 - one sweeper lives as long as its process
+    def _is_group(self, key: str) -> bool:
+        return bool(self.loader.get_group_options(key))
+
+
+def _override(key: str, value: Any) -> str:
+    """The value in Hydra's grammar."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key}={text}"
+
+
+def _finish(runs: Sequence[PlannedRun], launched: Sequence[PlannedRun], returns: Sequence[JobReturn]) -> None:
+    """Brings the tables up to date and says how it went.
+
+    Raises:
+        SweepError: a run failed.
+    """
+    from reltrust.records.summaries import collect  # pandas: only now
+
+    for results, experiment in sorted({(run.settings.machine.results, run.settings.experiment) for run in runs}):
+        if path := collect(results, experiment):
+            print(f"results: {path}", file=sys.stderr)
+    failed = [
+        f"  {run.record.path}: {type(result._return_value).__name__}: {result._return_value}"
+        for run, result in zip(launched, returns, strict=True)
+        if result.status is not JobStatus.COMPLETED
+    ]
+    if failed:
+        raise SweepError("\n".join([f"{len(failed)} of {len(runs)} runs failed:", *failed]))

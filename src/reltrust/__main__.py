@@ -1,0 +1,96 @@
+"""``python -m reltrust``: the Hydra application. One run, or with ``-m`` or ``sweep=...`` many."""
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reltrust.errors import SweepError, UserError
+from reltrust.settings import parse
+from reltrust.sweeps.plan import describe, plan
+
+_HERE = Path(__file__).resolve().parent
+# In a checkout the configs are at its top; an installed package carries them with it.
+_CONFIGS = next(path for path in (_HERE.parents[1] / "configs", _HERE / "configs") if path.is_dir())
+
+BAD_SETTINGS, FAILED, PREEMPTED = 2, 1, 143
+
+
+@hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="run")
+def application(config: DictConfig) -> str:
+    """One run from its resolved config; returns its status."""
+    try:
+        return _run(config)
+    except UserError as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the sweeper tells of it when the other runs have ended
+        _refuse(str(error))
+
+
+def _run(config: DictConfig) -> str:
+    settings = parse(OmegaConf.to_container(config, resolve=True))
+    if config.dry_run:
+        print(describe(plan([settings]), each=True))
+        return "planned"
+
+    from reltrust.records.store import Status, Store  # torch and all that: only now
+    from reltrust.runner import run
+
+    status = run(settings)
+    if status is Status.PREEMPTED:
+        raise SystemExit(PREEMPTED)
+    if settings.machine.progress:
+        record = Store(settings.machine.results).record(settings)
+        shown = {key: value for key, value in record.summary.items() if not isinstance(value, dict)}
+        print(f"{status}: {', '.join(f'{key} {value:.6g}' for key, value in shown.items())}\nrecord: {record.path}")
+    return status.value
+
+
+def main() -> None:
+    """Runs the application; what a user got wrong is one line on standard error and exit status 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print the error itself, and exit with 1
+    try:
+        application()
+    except SweepError as error:
+        print(error, file=sys.stderr)
+        sys.exit(FAILED)
+    except UserError as error:
+        _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(_one_line(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + 2)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(BAD_SETTINGS)
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's message in this project's form: the key, the value, what is allowed."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={choice}: unknown, allowed are {', '.join(error.options)}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
+        key, _, last = str(cause.full_key), None, str(cause.key)
+        allowed = sorted(str(name) for name in cause.parent_node if name != "hydra")
+        close = difflib.get_close_matches(last, allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        given = next((word for word in sys.argv[1:] if re.match(rf"\+*{re.escape(key)}=", word)), key)
+        return f"{given}: unknown key, allowed are {', '.join(allowed)}{hint}"
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

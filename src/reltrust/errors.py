@@ -1,0 +1,21 @@
+"""Errors that are for a person to read: one line that says what is wrong and what to do."""
+
+
+class UserError(Exception):
+    """Base of the errors that the command line prints as one line, without a traceback."""
+
+
+class SettingsError(UserError):
+    """A setting that is not allowed: the line names the key, the value, and what is allowed."""
+
+
+class DataError(UserError):
+    """Data that cannot be had."""
+
+
+class BusyError(UserError):
+    """A run that another process is working on at this moment."""
+
+
+class SweepError(UserError):
+    """A sweep in which runs failed."""

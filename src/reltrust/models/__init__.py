@@ -1,0 +1,1 @@
+"""Architectures as plain modules, one a file."""

@@ -1,0 +1,40 @@
+"""The deep multilayer perceptron of the depth benchmark."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Init = Literal["torch", "he"]
+
+
+class MLP(nn.Module):
+    """``hidden_layers`` times Linear + ReLU, then a linear read-out of the classes.
+
+    Args:
+        in_features: pixels of an image.
+        width: units of each hidden layer.
+        hidden_layers: number of hidden layers, >= 1; the network has one weight matrix more.
+        classes: number of outputs.
+        init: ``"torch"``: weights and biases uniform in +-1/sqrt(fan in), torch's default, the published setting;
+            ``"he"``: weights normal with variance 2/(fan in), biases zero (He et al. 2015, arXiv 1502.01852).
+
+    Source: section 5 and figure 3 (left) of arXiv 2002.03432.
+    """
+
+    def __init__(self, in_features: int, width: int, hidden_layers: int, classes: int, init: Init = "torch") -> None:
+        super().__init__()
+        fan_ins = [in_features] + [width] * (hidden_layers - 1)
+        self.hidden = nn.ModuleList(nn.Linear(fan_in, width) for fan_in in fan_ins)
+        self.readout = nn.Linear(width, classes)
+        if init == "he":
+            for layer in self.modules():
+                if isinstance(layer, nn.Linear):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, in_features) -> (batch, classes)
+        for layer in self.hidden:
+            x = torch.relu_(F.linear(x, layer.weight, layer.bias))
+        return self.readout(x)

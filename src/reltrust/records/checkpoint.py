@@ -1,0 +1,26 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reltrust.records.files import write_atomically
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Writes the state and the random number generators' states, or leaves the earlier checkpoint as it was."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    content = {"state": state, "rng": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """The state that ``save`` was given, its tensors on the CPU, and the generators restored; None if there is no checkpoint."""
+    if not path.exists():
+        return None
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    torch.set_rng_state(content["rng"]["cpu"])
+    if content["rng"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["rng"]["cuda"])
+    return dict(content["state"])

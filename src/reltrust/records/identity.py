@@ -1,0 +1,54 @@
+"""Which run is this? A hash of the settings that decide its result, and nothing else."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reltrust.settings import MACHINE_FIELDS, Settings
+
+
+def semantic(settings: Settings) -> dict[str, Any]:
+    """The settings that decide the result, with the task's protocol number, as plain JSON values."""
+    content = {key: value for key, value in asdict(settings).items() if key not in MACHINE_FIELDS}
+    content["protocol"] = settings.task.protocol
+    return content
+
+
+def comparison_id(settings: Settings) -> str:
+    """64 hexadecimal digits that runs share which may stand in one figure: optimizer, seed and axes left out."""
+    content = semantic(settings)
+    content["task"] = {key: value for key, value in content["task"].items() if key not in settings.task.axes}
+    return _hash({key: value for key, value in content.items() if key not in ("optimizer", "seed")})
+
+
+def run_id(settings: Settings) -> str:
+    """64 hexadecimal digits, equal for two settings exactly when their results should be.
+
+    The hash is taken of the resolved values (defaults included, floats by ``repr``), not of the words on the command
+    line, so that a changed default is another run and an explicitly given default is the same one.
+    """
+    return _hash(semantic(settings))
+
+
+def run_directory(settings: Settings) -> Path:
+    """Where the run's record lies below the runs' root: ``<experiment>/<optimizer>/<slug>-<first 8 of the id>``."""
+    slug = f"{settings.task.slug}-lr{settings.optimizer.lr!r}-seed{settings.seed}"
+    return Path(settings.experiment, settings.optimizer.name, f"{slug}-{run_id(settings)[:8]}")
+
+
+def _hash(content: dict[str, Any]) -> str:
+    canonical = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """3 and 3.0 are one number."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,86 @@
+"""Where a result comes from: code, versions, hardware, command, times."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("reltrust", "torch", "torchvision", "numpy", "scikit-learn", "mlxtend", "hydra-core", "wandb")
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def attempt(device: str) -> dict[str, Any]:
+    """What is known when a run starts or resumes on ``device``."""
+    return {"started": now(), "ended": None, "command": _command(), "code": code(), "versions": versions()} | {
+        "hardware": hardware(device)
+    }
+
+
+def _command() -> str:
+    """The command as typed; the path of this machine to the program is left out."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    if program == "__main__.py":
+        program = f"python -m {Path(sys.argv[0]).parent.name}"
+    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+
+
+@cache
+def code() -> dict[str, Any]:
+    """The git commit of this checkout and whether files differ from it; None for both outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # Results are not code: records that a sweep has just written do not make the checkout dirty.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+@cache
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def hardware(device: str) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": len(_affinity()), "device": device}
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name(device)
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _affinity() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

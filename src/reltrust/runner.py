@@ -1,0 +1,130 @@
+"""One run: from its settings to its ended record."""
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from reltrust.data import images
+from reltrust.errors import SettingsError
+from reltrust.records.store import Status, Store
+from reltrust.records.tracking import open_tracker
+from reltrust.settings import Constant, Exponential, Milestones, Settings
+from reltrust.tasks.mlp_depth import MlpDepth
+from reltrust.tasks.task import Task
+from reltrust.training import schedules
+from reltrust.training.program import Program
+from reltrust.training.trainer import train
+
+
+def run(settings: Settings) -> Status:
+    """Starts the run, or resumes it, or finds that its result is there already.
+
+    Raises:
+        SettingsError: a setting that this machine or the data cannot meet; nothing was written.
+        DataError: the data cannot be had; nothing was written.
+        BusyError: another process is working on this very run.
+    """
+    record = Store(settings.machine.results).record(settings)
+    if (status := record.status) is not None and status.is_result:
+        return status
+
+    # Everything that can be refused is built before the record is touched.
+    device = resolve_device(settings.machine.device)
+    if settings.machine.threads is not None:
+        torch.set_num_threads(settings.machine.threads)
+    program = build_program(settings, device)
+
+    record.begin(settings, str(device))
+    try:
+        tracker = open_tracker(record, settings.tracking, settings.machine.results)
+        return train(
+            program,
+            settings.training,
+            build_schedule(settings),
+            record,
+            tracker,
+            checkpoint_seconds=60 * settings.machine.checkpoint_minutes,
+            show_progress=settings.machine.progress,
+        )
+    except KeyboardInterrupt:
+        record.preempted()
+        raise
+    except BaseException as error:
+        record.failed(error)
+        raise
+
+
+def build_program(settings: Settings, device: torch.device) -> Program:
+    """Task and optimizer, fresh from the seed, ready for the first step."""
+    task = build_task(settings, device)
+    return Program(task, build_optimizer(settings, task.model.parameters(), device), settings.training.log_every)
+
+
+def build_task(settings: Settings, device: torch.device) -> Task:
+    data = images.load(settings.data.name, settings.machine.data).to(device)
+    return MlpDepth(
+        data,
+        hidden_layers=settings.task.hidden_layers,
+        width=settings.task.width,
+        init=settings.task.init,
+        batch_size=settings.training.batch_size,
+        seed=settings.seed,
+        device=device,
+    )
+
+
+def build_optimizer(
+    settings: Settings, params: Iterable[torch.nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """``target(params, lr=..., **hyperparameters)``; torch's own optimizers in their fused form, where they have one.
+
+    Raises:
+        SettingsError: there is no such target, or it refuses its arguments.
+    """
+    optimizer = settings.optimizer
+    module, _, name = optimizer.target.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"optimizer.target={optimizer.target!r}: {error}") from None
+    arguments: dict[str, Any] = {"lr": optimizer.lr, **optimizer.hyperparameters}
+    if module == "torch.optim" and "fused" in inspect.signature(target).parameters and device.type in ("cpu", "cuda"):
+        arguments["fused"] = True
+    try:
+        return target(params, **arguments)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"optimizer={optimizer.name}: {error}") from None
+
+
+def build_schedule(settings: Settings) -> schedules.Schedule:
+    match settings.schedule:
+        case Exponential(decay=decay, every=every):
+            return schedules.exponential(decay, every)
+        case Milestones(decay=decay, at=at):
+            return schedules.milestones(decay, at)
+        case Constant():
+            return schedules.constant()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of machine.device; ``auto`` is CUDA if present, else the CPU.
+
+    Raises:
+        SettingsError: the device is not present.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    present = {
+        "cpu": True,
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }[device.type]
+    if not present:
+        raise SettingsError(f"machine.device={name!r}: not present on this machine; auto takes what there is")
+    return device
+
+

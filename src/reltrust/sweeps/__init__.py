@@ -1,0 +1,1 @@
+"""Many runs: grids, what is left to do, how far they are."""

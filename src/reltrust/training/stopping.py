@@ -1,0 +1,37 @@
+"""Being asked to stop: by a scheduler's SIGTERM or by Ctrl-C."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """A context in which SIGTERM and the first Ctrl-C set ``requested`` instead of ending the process.
+
+    A handler that was installed before for SIGTERM is called too. A second Ctrl-C interrupts at once. Outside the main
+    thread, where Python delivers no signals, nothing is installed.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._earlier: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            self._earlier = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        earlier = self._earlier[signal.Signals(number)]
+        if number == signal.SIGTERM and callable(earlier):
+            earlier(number, frame)
