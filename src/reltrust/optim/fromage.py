@@ -96,9 +96,8 @@ def relative_update(
         p_norms = torch.stack(torch._foreach_norm(ps))
         g_norms = torch.stack(torch._foreach_norm(gs))
         ratios = torch.where((p_norms > 0) & (g_norms > 0), p_norms / g_norms, 1.0)
-        steps = torch._foreach_mul(gs, list((ratios * (-lr * shrink)).unbind()))
         torch._foreach_mul_(ps, shrink)
-        torch._foreach_add_(ps, steps)
+        torch._foreach_addcmul_(ps, gs, list((ratios * (-lr * shrink)).unbind()))
     for p, max_norm in zip(params, max_norms or (), strict=False):
         norm = torch.linalg.vector_norm(p)
         p.mul_(torch.where(norm > max_norm, max_norm / norm, 1.0))

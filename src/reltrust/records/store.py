@@ -57,6 +57,12 @@ class RunRecord:
             return None
 
     @property
+    def error(self) -> str | None:
+        """What a failed run failed of, in one line; None for the others."""
+        path = self.path / "status.json"
+        return read_json(path).get("error") if path.exists() else None
+
+    @property
     def status_time(self) -> int | None:
         """When the status last changed, in nanoseconds of the file system's clock; None if the run was never begun."""
         try:

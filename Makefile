@@ -1,0 +1,71 @@
+# Bare `make` prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+SCALE ?= quick
+SEEDS ?= 1
+RESULTS ?= results
+LAUNCHER ?= $(if $(filter paper,$(SCALE)),serial,joblib)
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.reltrust-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24
+	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=serial|joblib ARGS='hydra overrides'"
+
+setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	f"reltrust needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12")'
+	echo "setting up $(VENV) from requirements.lock (several GB with torch; minutes on a slow network)"
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
+	$(VENV)/bin/uv pip install --quiet --require-hashes --no-deps --python $(PY) -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(PY) --editable .
+	rm -f $(VENV)/.reltrust-*
+	touch $@
+
+reproduce-mlp-depth: setup ## Fromage's depth figure: runs what is missing, draws it, prints the verdict
+	@status=0
+	$(PY) -m reltrust sweep=mlp_depth scale=$(SCALE) 'seed=range($(SEEDS))' launcher=$(LAUNCHER) machine.results=$(RESULTS) $(ARGS) || status=$$?
+	if [ $$status -le 1 ]; then $(PY) scripts/figures.py mlp_depth --results $(RESULTS) --scale $(SCALE); fi
+	exit $$status
+
+figures: ## redraw every figure from results/summaries alone (needs no torch)
+	@if [ ! -x $(PY) ] && $(PYTHON) -c 'import pandas, matplotlib' 2>/dev/null; then
+	  $(PYTHON) scripts/figures.py --results $(RESULTS)
+	else
+	  $(MAKE) --no-print-directory setup
+	  $(PY) scripts/figures.py --results $(RESULTS)
+	fi
+
+status: setup ## what has run, what runs, what failed
+	@$(PY) scripts/status.py --results $(RESULTS)
+
+test: setup ## all tests
+	@$(PY) -m pytest $(ARGS)
+
+lint: setup ## format, lint and types, as CI checks them
+	@$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: setup ## put the code into the project's format
+	@$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+lock: setup ## renew requirements.lock from pyproject.toml
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev --upgrade pyproject.toml --output-file requirements.lock
+
+benchmark: setup ## time a training step against the literal published loop
+	@$(PY) benchmarks/training_step.py
+
+.PHONY: help setup reproduce-mlp-depth figures status test lint format lock benchmark

@@ -1,0 +1,23 @@
+"""Downloads a data set and checks it, so that runs on machines without a network find it."""
+
+import argparse
+import sys
+
+from reltrust.data import images
+from reltrust.errors import DataError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=["mnist"], help="the others travel inside Python packages")
+    parser.add_argument("--data", default="data", help="where to keep it: machine.data of the runs (default: data)")
+    arguments = parser.parse_args()
+    try:
+        data = images.load(arguments.name, arguments.data)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.name}: {len(data.train)} training and {len(data.test)} test images in {arguments.data}")
+
+
+if __name__ == "__main__":
+    main()

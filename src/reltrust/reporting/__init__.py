@@ -1,0 +1,1 @@
+"""From tables of results to selections, figures and verdicts. Never imports torch."""

@@ -1,0 +1,60 @@
+"""Verdicts on a paper's claims, each by a rule that stands in its docstring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    REPRODUCED = "reproduced"
+    PARTLY = "partly"
+    NOT_REPRODUCED = "not reproduced"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One claim beside what was measured: each field is ready to stand in a table."""
+
+    claim: str
+    published: str
+    ours: str
+    verdict: Verdict
+
+
+def judge_order(difference: float | None, interval: tuple[float, float] | None) -> Verdict:
+    """Is one quantity larger than another, as claimed?
+
+    reproduced: the difference is positive and, with several seeds, so is all of its bootstrap interval;
+    partly: it is positive but the interval reaches 0, or it is 0 (the grid does not separate the two);
+    not reproduced: it is negative; not run: None.
+    """
+    if difference is None:
+        return Verdict.NOT_RUN
+    if difference < 0:
+        return Verdict.NOT_REPRODUCED
+    if difference == 0 or (interval is not None and interval[0] <= 0):
+        return Verdict.PARTLY
+    return Verdict.REPRODUCED
+
+
+def judge_grid_value(ours: float | None, published: float, grid: Sequence[float]) -> Verdict:
+    """Is a value of a grid the published one?
+
+    reproduced: the same value of the grid, or its neighbour; partly: two steps of the grid away;
+    not reproduced: further; not run: None. A value below the whole grid (0) counts as one step before its first.
+    """
+    if ours is None:
+        return Verdict.NOT_RUN
+    steps = [0, *sorted(grid)]
+    away = abs(steps.index(ours) - steps.index(published))
+    return Verdict.REPRODUCED if away <= 1 else Verdict.PARTLY if away == 2 else Verdict.NOT_REPRODUCED
+
+
+def as_text(judgements: Sequence[Judgement]) -> str:
+    """The judgements as an aligned table for a terminal."""
+    rows = [("claim", "published", "ours", "verdict"), *((j.claim, j.published, j.ours, j.verdict) for j in judgements)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,261 @@
+"""The loop: the same numbers every time, also after an interruption; divergence is a result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reltrust.records import checkpoint
+from reltrust.records.store import RunRecord, Status, Store
+from reltrust.runner import build_program, run
+from reltrust.settings import Settings
+from reltrust.training.program import Program
+from reltrust.training.trainer import Stopwatch
+
+Resolve = Callable[..., Settings]
+GOLDEN = Path(__file__).parent / "golden" / "first_losses.json"
+OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "signsgd"]
+
+
+def record_of(settings: Settings) -> RunRecord:
+    return Store(settings.machine.results).record(settings)
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_a_run_leaves_a_whole_record(settings: Resolve) -> None:
+    chosen = settings()
+    assert run(chosen) is Status.FINISHED
+    record = record_of(chosen)
+    assert {path.name for path in record.path.iterdir()} - {".lock"} == {
+        "config.yaml",
+        "provenance.json",
+        "status.json",
+        "metrics.jsonl",
+        "summary.json",
+    }
+    assert [row["step"] for row in record.metrics] == [30, 60, 90, 120]
+    assert [("test_accuracy" in row) for row in record.metrics] == [False, True, False, True]
+    assert record.summary["train_accuracy"] == record.metrics[-1]["train_accuracy"] > 0.5
+    attempt = record.provenance["attempts"][-1]
+    assert attempt["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"commit", "dirty"} == set(attempt["code"])
+    assert attempt["hardware"]["cpu"]
+    assert attempt["ended"] >= attempt["started"]
+
+
+def test_the_schedule_multiplies_the_learning_rate(settings: Resolve) -> None:
+    chosen = settings("optimizer.lr=0.02")
+    run(chosen)
+    assert [row["lr"] for row in record_of(chosen).metrics] == pytest.approx([0.02 * 0.95**k for k in range(4)])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_same_seed_gives_the_same_metrics_to_the_bit(settings: Resolve, tmp_path: Path, optimizer: str) -> None:
+    rows = []
+    for folder in ("a", "b"):
+        chosen = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / folder}")
+        run(chosen)
+        rows.append(untimed(record_of(chosen).metrics))
+    assert rows[0] == rows[1]
+
+
+def test_another_seed_gives_other_metrics(settings: Resolve) -> None:
+    first, second = settings("seed=0"), settings("seed=1")
+    run(first)
+    run(second)
+    assert untimed(record_of(first).metrics) != untimed(record_of(second).metrics)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd_momentum", "adam", "fromage", "madam"])
+@pytest.mark.parametrize("stop_at", [30, 47])
+def test_a_run_that_is_asked_to_stop_goes_on_as_if_undisturbed(
+    settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, stop_at: int
+) -> None:
+    whole = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / 'whole'}")
+    run(whole)
+
+    broken = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / 'broken'}")
+    step = Program.step
+
+    def interrupting(self: Program, number: int, factor: float) -> None:
+        step(self, number, factor)
+        if number + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Program, "step", interrupting)
+    assert run(broken) is Status.PREEMPTED
+    assert record_of(broken).status is Status.PREEMPTED
+    assert torch.load(record_of(broken).checkpoint_path)["state"]["step"] == stop_at
+    monkeypatch.setattr(Program, "step", step)
+    assert run(broken) is Status.FINISHED
+
+    assert untimed(record_of(broken).metrics) == untimed(record_of(whole).metrics)
+    assert not record_of(broken).checkpoint_path.exists()
+    assert len(record_of(broken).provenance["attempts"]) == 2
+
+
+def test_a_killed_process_loses_nothing_but_the_time_since_its_checkpoint(settings: Resolve, tmp_path: Path) -> None:
+    words = ["scale=smoke", "tracking=none", "training.steps=3000", "schedule.every=750", "training.evaluate_every=300"]
+    chosen = settings(*words, f"machine.results={tmp_path / 'results'}")
+    command = [sys.executable, "-m", "reltrust", *words, "machine.checkpoint_minutes=0.001"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    record = record_of(chosen)
+    while not record.checkpoint_path.exists():
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert record.status is Status.RUNNING
+    assert not record.is_busy
+
+    assert run(chosen) is Status.FINISHED
+    whole = settings(*words, f"machine.results={tmp_path / 'whole'}")
+    run(whole)
+    assert untimed(record.metrics) == untimed(record_of(whole).metrics)
+
+
+def test_a_non_finite_loss_ends_the_run_as_diverged_at_its_step(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings("optimizer=sgd")
+    step = Program.step
+
+    def breaking(self: Program, number: int, factor: float) -> None:
+        if number == 41:
+            next(iter(self._params)).data.fill_(float("inf"))
+        step(self, number, factor)
+
+    monkeypatch.setattr(Program, "step", breaking)
+    assert run(chosen) is Status.DIVERGED
+    record = record_of(chosen)
+    assert record.summary["diverged_at"] == 41
+    assert [row["step"] for row in record.metrics] == [30]
+    monkeypatch.setattr(Program, "step", step)
+    assert run(chosen) is Status.DIVERGED  # a result: not run again
+    assert len(record.provenance["attempts"]) == 1
+
+
+def test_a_huge_learning_rate_diverges_without_an_error(settings: Resolve) -> None:
+    chosen = settings("optimizer=sgd", "optimizer.lr=1e12")
+    assert run(chosen) is Status.DIVERGED
+
+
+def test_an_error_in_a_run_is_recorded_with_its_traceback_and_the_run_can_be_repeated(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings()
+    monkeypatch.setattr(Program, "evaluate", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(chosen)
+    record = record_of(chosen)
+    assert record.status is Status.FAILED
+    assert record.error == "ZeroDivisionError: division by zero"
+    assert not record.is_busy
+    monkeypatch.undo()
+    assert run(chosen) is Status.FINISHED
+
+
+def test_the_clock_stands_still_during_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Stopwatch(5.0)
+
+    def later(seconds: float) -> dict[str, Any]:
+        now[0] += seconds
+        return {}
+
+    later(1.0)
+    clock.stopped(lambda: later(1000.0))
+    later(2.0)
+    assert clock.read() == pytest.approx(8.0)
+
+
+def test_a_signal_handler_of_others_is_called_and_put_back(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    step = Program.step
+
+    def interrupting(self: Program, number: int, factor: float) -> None:
+        step(self, number, factor)
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Program, "step", interrupting)
+    try:
+        assert run(settings()) is Status.PREEMPTED
+        assert heard == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def test_a_run_works_outside_the_main_thread_where_no_signal_arrives(settings: Resolve) -> None:
+    statuses: list[Status] = []
+    chosen = settings()
+    thread = threading.Thread(target=lambda: statuses.append(run(chosen)))
+    thread.start()
+    thread.join()
+    assert statuses == [Status.FINISHED]
+
+
+def test_a_checkpoint_brings_the_random_numbers_back(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 3})
+    expected = torch.rand(5)
+    assert checkpoint.load(path) == {"step": 3}
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"step": 3})
+    with pytest.raises(AttributeError):
+        checkpoint.save(path, {"step": lambda: None})
+    assert checkpoint.load(path) == {"step": 3}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def first_losses(settings: Settings, steps: int = 20) -> list[float]:
+    program = build_program(settings, torch.device("cpu"))
+    losses = []
+    for step in range(steps):
+        program.step(step, 1.0)
+        losses.append(program.look(step + 1).means["train_loss"])
+    return losses
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_first_losses_are_the_golden_ones(settings: Resolve, optimizer: str) -> None:
+    """A change of the code that is meant to change nothing shows here; one that is meant to raises the protocol and
+    renews the file: ``python tests/test_trainer.py``."""
+    golden = json.loads(GOLDEN.read_text())[optimizer]
+    assert first_losses(settings("scale=quick", f"optimizer={optimizer}", "task.hidden_layers=5")) == pytest.approx(
+        golden, rel=2e-4
+    )
+
+
+if __name__ == "__main__":
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from reltrust.settings import parse
+
+    losses = {}
+    with initialize_config_dir(str(Path(__file__).parents[1] / "configs"), version_base="1.3"):
+        for name in OPTIMIZERS:
+            config = compose("run", overrides=["scale=quick", f"optimizer={name}", "task.hidden_layers=5"])
+            losses[name] = first_losses(parse(OmegaConf.to_container(config, resolve=True)))
+    GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")
