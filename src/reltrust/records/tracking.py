@@ -55,7 +55,7 @@ class WandbTracker:
     def finish(self, status: str, summary: Row) -> None:
         if self._run is not None:
             try:
-                self._run.summary.update(summary | {"status": status})
+                self._run.summary.update(summary | {"status": str(status)})
                 self._run.finish(exit_code=0 if status in ("finished", "diverged") else 1)
             except Exception as error:
                 self._give_up(error)
@@ -93,6 +93,7 @@ def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
             return wandb.init(mode="online", resume="allow", **arguments)
         except wandb.errors.Error as error:
             log.warning("W&B is out of reach, the run is kept for `wandb sync`: %s", _first_line(error))
+            wandb.teardown()  # the attempt still holds the run's id
     return wandb.init(mode="offline", **arguments)
 
 

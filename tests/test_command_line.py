@@ -1,0 +1,127 @@
+"""``python -m reltrust`` as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+QUIET = ("scale=smoke", "tracking=none")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("task.hidden_layer=3", ["task.hidden_layer=3", "unknown key", "hidden_layers", "did you mean"]),
+        ("nonsense=1", ["nonsense=1", "unknown key", "allowed are"]),
+        ("+nonsense=1", ["nonsense=1", "unknown key", "allowed are"]),
+        ("+optimizer.p_bond=1", ["optimizer", "p_bond"]),
+        ("optimizer=fromaged", ["optimizer=fromaged", "allowed are", "fromage"]),
+        ("scale=big", ["scale=big", "allowed are", "quick"]),
+        ("optimizer.lr=-1", ["optimizer.lr=-1", "greater than 0"]),
+        ("optimizer.lr=.inf", ["optimizer.lr", "number"]),
+        ("optimizer.lr=fast", ["optimizer.lr='fast'", "number"]),
+        ("optimizer.p_bound=-2", ["optimizer.p_bound=-2", "greater than or equal to 0"]),
+        ("task.hidden_layers=2.5", ["task.hidden_layers=2.5", "integer"]),
+        ("task.hidden_layers=0", ["task.hidden_layers=0", "greater than or equal to 1"]),
+        ("task.init=xavier", ["task.init='xavier'", "'torch' or 'he'"]),
+        ("schedule.name=cosine", ["schedule.name='cosine'", "exponential"]),
+        ("+schedule.warmup=5", ["schedule.warmup=5", "unknown key", "decay"]),
+        ("training.batch_size=2000", ["training.batch_size=2000", "1500"]),
+        ("training.log_every=7", ["training.evaluate_every=60", "multiple of training.log_every=7"]),
+        ("seed=-1", ["seed=-1", "greater than or equal to 0"]),
+        ("seed=true", ["seed=True", "integer"]),
+        ("machine.device=tpu", ["machine.device='tpu'", "cuda"]),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line_and_nothing_is_written(
+    reltrust: Call, tmp_path: Path, words: str, named: list[str]
+) -> None:
+    answer = reltrust(*QUIET, *words.split())
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert len(answer.stderr.splitlines()) == 1
+    assert all(part in answer.stderr for part in named), answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "reltrust", "optimizer.lr=-1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert "pydantic" in imported
+    assert not imported & {"torch", "pandas", "matplotlib", "sklearn", "wandb"}
+
+
+@pytest.mark.parametrize(
+    "words", ["optimizer=adam +optimizer.foo=1", "machine.device=cuda:99", "optimizer.target=torch.optim.Nothing"]
+)
+def test_what_only_the_machine_can_refuse_is_refused_in_one_line_too(
+    reltrust: Call, tmp_path: Path, words: str
+) -> None:
+    answer = reltrust(*QUIET, *words.split())
+    assert answer.returncode == 2
+    assert len(answer.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_multirun_one_bad_run_is_refused_before_the_first_starts(reltrust: Call, tmp_path: Path) -> None:
+    answer = reltrust("-m", *QUIET, "optimizer.lr=0.1,-1")
+    assert answer.returncode == 2
+    assert "optimizer.lr=-1" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_commands_groups_and_the_config(reltrust: Call) -> None:
+    answer = reltrust("--help")
+    assert answer.returncode == 0
+    for part in ("sweep=mlp_depth", "optimizer: adam, fromage", "hidden_layers: 10"):
+        assert part in answer.stdout
+
+
+def test_one_run_tells_its_result_and_where_its_record_is(reltrust: Call, tmp_path: Path) -> None:
+    answer = reltrust(*QUIET, "optimizer=fromage", "optimizer.lr=0.01", "task.hidden_layers=3", "seed=4")
+    assert answer.returncode == 0, answer.stderr
+    (record,) = (tmp_path / "results/runs/mlp_depth/fromage").iterdir()
+    assert record.name.startswith("depth3-lr0.01-seed4-")
+    assert f"record: {record.relative_to(tmp_path)}" in answer.stdout
+    assert "train_accuracy" in answer.stdout
+    assert "step 120/120" in answer.stderr  # plain lines where there is no terminal
+    assert json.loads((record / "status.json").read_text())["status"] == "finished"
+
+
+def test_a_dry_run_tells_what_would_happen_and_writes_nothing(reltrust: Call, tmp_path: Path) -> None:
+    answer = reltrust("sweep=mlp_depth", "scale=paper", "dry_run=true", "optimizer=adam", "seed=0,1")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == "132 runs: 132 start"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_terminated_says_so_by_its_exit_status_and_goes_on_when_repeated(
+    reltrust: Call, tmp_path: Path
+) -> None:
+    words = [*QUIET, "training.steps=6000", "machine.progress=false"]
+    process = subprocess.Popen([sys.executable, "-m", "reltrust", *words], cwd=tmp_path)
+    while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait() == 143
+    (status,) = tmp_path.glob("results/runs/*/*/*/status.json")
+    assert json.loads(status.read_text())["status"] == "preempted"
+    planned = reltrust(*words, "dry_run=true")
+    assert "resume" in planned.stdout
+    assert reltrust(*words).returncode == 0
+    assert json.loads(status.read_text())["status"] == "finished"

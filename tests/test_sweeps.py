@@ -1,0 +1,145 @@
+"""Sweeps: grids, skipping what is done, failing alone."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from reltrust.errors import SettingsError
+from reltrust.records.store import Status, Store
+from reltrust.settings import Settings, parse
+from reltrust.sweeps.grids import expand
+from reltrust.sweeps.plan import plan
+from reltrust.sweeps.watch import SweepProgress
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+Resolve = Callable[..., Settings]
+ROOT = Path(__file__).resolve().parents[1]
+GRIDS = [{"o": "a", "lr": [1, 2], "d": [5, 6]}, {"o": "b", "lr": [3], "d": [5]}]
+
+
+def test_a_sweep_is_the_product_of_each_grid_one_after_another() -> None:
+    points = expand(GRIDS, {})
+    assert len(points) == 5
+    assert points[0] == {"o": "a", "lr": 1, "d": 5}
+    assert points[-1] == {"o": "b", "lr": 3, "d": 5}
+
+
+def test_a_key_that_no_grid_has_multiplies_every_grid() -> None:
+    assert len(expand(GRIDS, {"seed": [0, 1, 2]})) == 15
+    assert expand([{}], {"seed": [0, 1]}) == [{"seed": 0}, {"seed": 1}]
+    assert expand([{}], {}) == [{}]
+
+
+def test_a_key_that_a_grid_has_narrows_it() -> None:
+    assert expand(GRIDS, {"o": ["b"]}) == [{"o": "b", "lr": 3, "d": 5}]
+    assert [point["o"] for point in expand(GRIDS, {"d": [6]})] == ["a", "a"]
+    assert len(expand(GRIDS, {"lr": [1.0]})) == 2  # 1 and 1.0 are one number
+
+
+def test_a_value_that_no_grid_has_is_refused_with_those_it_has() -> None:
+    with pytest.raises(SettingsError, match=r"o=c: no run of the sweep .* o: a, b"):
+        expand(GRIDS, {"o": ["c"]})
+
+
+def test_a_run_that_two_grids_name_is_run_once() -> None:
+    assert len(expand([{"lr": [1, 2]}, {"lr": [2, 3]}], {})) == 3
+
+
+def test_the_plan_tells_start_resume_again_busy_and_results_apart(settings: Resolve) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(6)]
+    records = [Store(s.machine.results).record(s) for s in chosen]
+    for record, one in list(zip(records, chosen, strict=True))[1:]:
+        record.begin(one, "cpu")
+    records[1].preempted()
+    records[1].checkpoint_path.write_bytes(b"state")
+    records[2].failed(RuntimeError("no"))
+    records[3].end(Status.FINISHED, {})
+    records[4].end(Status.DIVERGED, {})
+    planned = plan(chosen)
+    assert [run.action for run in planned] == [
+        "start", "resume", "run again", "finished", "diverged", "running elsewhere",
+    ]  # fmt: skip
+    assert [run.is_due for run in planned] == [True, True, True, False, False, False]
+    records[5].preempted()
+
+
+def test_the_progress_of_a_sweep_is_read_from_the_records(
+    settings: Resolve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(3)]
+    records = [Store(s.machine.results).record(s) for s in chosen]
+    records[2].begin(chosen[2], "cpu")
+    records[2].failed(OSError("yesterday"))
+    with SweepProgress("depths", records, enabled=True):
+        for record, one in zip(records[:2], chosen, strict=False):
+            record.begin(one, "cpu")
+        records[0].end(Status.FINISHED, {})
+        records[1].end(Status.DIVERGED, {})
+    assert "depths: 2/3 runs, 1 finished, 1 diverged" in capsys.readouterr().err
+
+
+def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path) -> None:
+    words = ("sweep=mlp_depth", "scale=smoke", "launcher=joblib")
+    first = reltrust(*words)
+    assert first.returncode == 0, first.stderr
+    assert "6/6 runs, 6 finished" in first.stderr
+    table = tmp_path / "results/summaries/mlp_depth.csv"
+    assert len(table.read_text().splitlines()) == 7
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/runs/**/*.json*")}
+    second = reltrust(*words)
+    assert second.returncode == 0
+    assert "6 runs: 6 finished" in second.stderr
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/runs/**/*.json*")}
+
+
+def test_what_the_sweeper_checks_is_what_hydra_then_runs(reltrust: Call, tmp_path: Path) -> None:
+    """The sweeper composes once for each choice of groups and sets the other keys itself."""
+    reltrust("-m", "scale=smoke", "optimizer=fromage,adam", "optimizer.lr=0.01,0.001", "task.hidden_layers=3")
+    for path in tmp_path.glob("results/runs/*/*/*"):
+        recorded = json.loads((path / "provenance.json").read_text())["id"]
+        _, lr, *_ = path.name.split("-lr")
+        overrides = ["scale=smoke", f"optimizer={path.parent.name}", f"optimizer.lr={lr.split('-seed')[0]}"]
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            config = compose("run", overrides=[*overrides, "task.hidden_layers=3"])
+        composed = parse(OmegaConf.to_container(config, resolve=True))
+        assert Store("anywhere").record(composed).path.name.endswith(recorded[:8])
+    assert len(list(tmp_path.glob("results/runs/*/*/*"))) == 4
+
+
+@pytest.mark.parametrize("launcher", ["serial", "joblib"])
+def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
+    reltrust: Call, tmp_path: Path, launcher: str
+) -> None:
+    # A target that exists for the settings and fails in the run.
+    (tmp_path / "mine.py").write_text(
+        "import torch, pathlib\n"
+        "class Mine(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        if self.param_groups[0]['lr'] > 0.05 and pathlib.Path('broken').exists():\n"
+        "            raise ZeroDivisionError('as planned')\n"
+        "        return super().step(closure)\n"
+    )
+    (tmp_path / "broken").touch()
+    words = (
+        "-m", "scale=smoke", "optimizer=sgd", "optimizer.name=mine", "optimizer.target=mine.Mine",
+        "optimizer.lr=0.1,0.02,0.03", f"launcher={launcher}",
+    )  # fmt: skip
+    answer = reltrust(*words, PYTHONPATH=str(tmp_path))
+    assert answer.returncode == 1
+    assert "1 of 3 runs failed" in answer.stderr
+    assert "ZeroDivisionError: as planned" in answer.stderr
+    statuses = [
+        json.loads(path.read_text())["status"] for path in sorted(tmp_path.glob("results/runs/*/*/*/status.json"))
+    ]
+    assert statuses == ["finished", "finished", "failed"]
+
+    (tmp_path / "broken").unlink()
+    again = reltrust(*words, PYTHONPATH=str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert "2 finished, 1 run again" in again.stderr or "1 run again, 2 finished" in again.stderr
+    assert len(list(tmp_path.glob("results/summaries/mlp_depth.csv"))) == 1

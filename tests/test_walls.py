@@ -1,0 +1,235 @@
+"""Who may import whom: the walls of the house, read from the imports themselves."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src"
+PACKAGE = SRC / "reltrust"
+
+
+@dataclass(frozen=True)
+class Import:
+    """``name`` in full, as in ``reltrust.records.store.Store``; ``lazy`` if only a function that is called imports it."""
+
+    name: str
+    lazy: bool
+
+    def is_of(self, *modules: str) -> bool:
+        return any(self.name == module or self.name.startswith(f"{module}.") for module in modules)
+
+
+def imports_of(source: str, package: str = "") -> list[Import]:
+    """Every import of a module's source: at its top, in a function, relative to its ``package``, by importlib."""
+    return list(_walk(ast.parse(source), package, lazy=False))
+
+
+def _walk(node: ast.AST, package: str, *, lazy: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, lazy) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        module = importlib.util.resolve_name("." * node.level + (node.module or ""), package or None)
+        yield from (Import(f"{module}.{alias.name}", lazy) for alias in node.names)
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+        if called in ("import_module", "__import__"):
+            yield Import(str(node.args[0].value), lazy)
+    lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, package, lazy=lazy)
+
+
+def imports_in(path: Path) -> list[Import]:
+    package = ".".join(path.parent.relative_to(SRC).parts) if path.is_relative_to(SRC) else ""
+    return imports_of(path.read_text(encoding="utf-8"), package)
+
+
+def python_files(*folders: Path) -> list[Path]:
+    found = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    assert found, f"no Python files in {folders}"
+    return found
+
+
+def breaches(files: list[Path], *forbidden: str) -> list[str]:
+    """Which of the files import one of the forbidden modules, and where."""
+    return [
+        f"{path.relative_to(ROOT)} imports {found.name}"
+        for path in files
+        for found in imports_in(path)
+        if found.is_of(*forbidden)
+    ]
+
+
+FIGURES = sorted(ROOT.glob("experiments/*/figure.py"))
+EVERYTHING = python_files(SRC, ROOT / "experiments", ROOT / "scripts")
+
+
+# --- the reader itself -----------------------------------------------------------------------------------------------
+
+
+def test_every_way_of_importing_is_seen() -> None:
+    source = """
+import torch, os.path as p
+from reltrust import settings
+from . import store
+from ..optim.fromage import Fromage as F
+if True:
+    import yaml
+class A:
+    import json
+    def method(self):
+        import wandb
+        def inner(): from hydra import main
+importlib.import_module("numpy.linalg")
+lazily = lambda: __import__("pandas")
+"""
+    found = imports_of(source, "reltrust.records")
+    eager = ["torch", "os.path", "reltrust.settings", "reltrust.records.store", "reltrust.optim.fromage.Fromage"]
+    assert [i.name for i in found if not i.lazy] == [*eager, "yaml", "json", "numpy.linalg"]
+    assert [i.name for i in found if i.lazy] == ["wandb", "hydra.main", "pandas"]
+
+
+def test_a_module_is_not_taken_for_another_whose_name_it_begins_with() -> None:
+    assert Import("torch.nn", False).is_of("torch")
+    assert Import("torch", False).is_of("torch")
+    assert not Import("torchvision.datasets", False).is_of("torch")
+
+
+# --- walls of single rooms -------------------------------------------------------------------------------------------
+
+
+def test_optim_imports_torch_the_standard_library_and_itself() -> None:
+    allowed = ("torch", "reltrust.optim", *sys.stdlib_module_names)
+    strange = [
+        f"{path.relative_to(ROOT)} imports {found.name}"
+        for path in python_files(PACKAGE / "optim")
+        for found in imports_in(path)
+        if not found.is_of(*allowed)
+    ]
+    assert strange == []
+
+
+def test_reporting_and_the_figures_never_import_torch() -> None:
+    assert FIGURES
+    assert breaches([*python_files(PACKAGE / "reporting"), *FIGURES, ROOT / "scripts" / "figures.py"], "torch") == []
+
+
+def test_reporting_and_the_figures_import_nothing_of_ours_but_reporting() -> None:
+    ours = [
+        f"{path.relative_to(ROOT)} imports {found.name}"
+        for path in [*python_files(PACKAGE / "reporting"), *FIGURES]
+        for found in imports_in(path)
+        if found.is_of("reltrust", "hydra_plugins") and not found.is_of("reltrust.reporting")
+    ]
+    assert ours == []
+
+
+def test_training_knows_no_command_line_and_no_dashboard() -> None:
+    assert breaches(python_files(PACKAGE / "training"), "hydra", "omegaconf", "wandb") == []
+
+
+@pytest.mark.parametrize("room", ["models", "data", "tasks"])
+def test_what_is_trained_knows_neither_how_nor_where(room: str) -> None:
+    how = ("reltrust.optim", "reltrust.training", "reltrust.records", "reltrust.runner", "torch.optim")
+    assert breaches(python_files(PACKAGE / room), "hydra", "omegaconf", "wandb", *how) == []
+
+
+def test_only_the_application_and_the_plugins_import_hydra() -> None:
+    importers = {path for path in EVERYTHING for found in imports_in(path) if found.is_of("hydra", "hydra_plugins")}
+    plugins = {path for path in importers if path.is_relative_to(SRC / "hydra_plugins")}
+    assert importers - plugins == {PACKAGE / "__main__.py"}
+    assert plugins
+
+
+def test_wandb_is_imported_by_the_tracker_alone_and_only_when_it_is_asked_for() -> None:
+    found = [(path, one.lazy) for path in EVERYTHING for one in imports_in(path) if one.is_of("wandb")]
+    assert found
+    assert {path for path, _ in found} == {PACKAGE / "records" / "tracking.py"}
+    assert all(lazy for _, lazy in found)
+
+
+def test_the_package_imports_no_experiment_and_no_script() -> None:
+    assert breaches(python_files(SRC), "experiments", "scripts", "benchmarks", "tests") == []
+
+
+# --- the order of the wings ------------------------------------------------------------------------------------------
+
+# Each stands on those below it. Wings of one storey do not know each other, except where FRIENDS says so.
+STOREYS = [
+    ["errors"],
+    ["settings"],
+    ["optim", "models", "data"],
+    ["tasks"],
+    ["records"],
+    ["training", "reporting"],
+    ["runner", "sweeps"],
+    ["__main__"],
+]
+STOREY = {wing: height for height, wings in enumerate(STOREYS) for wing in wings}
+
+
+def wing_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_every_file_of_the_package_belongs_to_a_wing() -> None:
+    assert {wing_of(path) for path in python_files(PACKAGE)} == {*STOREY, "__init__"}
+
+
+@pytest.mark.parametrize("wing", STOREY)
+def test_a_wing_stands_on_those_below_it(wing: str) -> None:
+    files = [path for path in python_files(PACKAGE) if wing_of(path) == wing]
+    allowed = {wing} | {other for other, storey in STOREY.items() if storey < STOREY[wing]}
+    upward = [
+        f"{path.relative_to(ROOT)} imports {found.name}"
+        for path in files
+        for found in imports_in(path)
+        if found.is_of("reltrust") and found.name.split(".")[1] not in allowed
+    ]
+    assert files
+    assert upward == []
+
+
+def test_nothing_in_the_package_imports_its_application_or_its_plugins() -> None:
+    files = [path for path in python_files(PACKAGE) if path.name != "__main__.py"]
+    assert breaches(files, "reltrust.__main__", "hydra_plugins") == []
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    assert imports_in(PACKAGE / "__init__.py") == []
+
+
+# --- what it costs to start ------------------------------------------------------------------------------------------
+
+
+def python(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("module", ["reltrust", "reltrust.settings", "reltrust.sweeps.plan", "reltrust.reporting"])
+def test_importing_what_needs_no_torch_does_not_import_it(module: str, tmp_path: Path) -> None:
+    done = python("-c", f"import sys, {module}; print(*sys.modules, sep='\\n')", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.splitlines()
+    assert module in loaded
+    assert "torch" not in loaded
+    assert "wandb" not in loaded
+
+
+def test_the_help_is_shown_without_importing_torch(tmp_path: Path) -> None:
+    done = python("-X", "importtime", "-m", "reltrust", "--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "python -m reltrust" in done.stdout
+    loaded = set(re.findall(r"^import time:.*\|\s*(\S+)$", done.stderr, flags=re.MULTILINE))
+    assert {"hydra", "reltrust.settings", "reltrust.sweeps.plan"} <= loaded
+    assert not {name for name in loaded if name.partition(".")[0] in ("torch", "wandb", "pandas", "matplotlib")}
