@@ -33,7 +33,8 @@ $(STAMP):
 	touch $@
 
 reproduce-mlp-depth: setup ## Fromage's depth figure: runs what is missing, draws it, prints the verdict
-	@status=0
+	@$(if $(filter paper,$(SCALE)),$(PY) scripts/prefetch_data.py mnist)
+	status=0
 	$(PY) -m reltrust sweep=mlp_depth scale=$(SCALE) 'seed=range($(SEEDS))' launcher=$(LAUNCHER) machine.results=$(RESULTS) $(ARGS) || status=$$?
 	if [ $$status -le 1 ]; then $(PY) scripts/figures.py mlp_depth --results $(RESULTS) --scale $(SCALE); fi
 	exit $$status

@@ -2,7 +2,7 @@
 
 The published loop: torchvision's MNIST with ToTensor and Normalize, a DataLoader, a plain Sequential, the optimizer
 tensor by tensor, and ``.item()`` for loss and accuracy at every step. Both sides train the same network on the same
-60,000 images; each repeat times a stretch of one and then of the other, so that a disturbance of the machine meets both.
+60,000 images; each repeat times a stretch of one and then of the other, so that what disturbs the machine meets both.
 
     python benchmarks/training_step.py                      # the table
     python benchmarks/training_step.py --repeats 9 --data DIR
@@ -12,6 +12,7 @@ not depend on what the images show.
 """
 
 import argparse
+import itertools
 import platform
 import resource
 import statistics
@@ -70,7 +71,7 @@ def literal_loop(root: str, layers: int, width: int, batch: int, optimizer: str)
     data = datasets.MNIST(root, train=True, transform=transform)
     loader = DataLoader(data, batch_size=batch, shuffle=True)
     sizes = [784] + [width] * layers
-    hidden = [m for n, k in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(n, k), nn.ReLU())]
+    hidden = [m for n, k in itertools.pairwise(sizes) for m in (nn.Linear(n, k), nn.ReLU())]
     model = nn.Sequential(*hidden, nn.Linear(width, 10))
     if optimizer == "fromage":
         rule: torch.optim.Optimizer = LiteralFromage(model.parameters(), lr=0.01)
@@ -136,15 +137,17 @@ def write_random_mnist(root: str) -> None:
 
 def peak_memory(root: str, layers: int, width: int, batch: int) -> str:
     """How far the process grows when it loads the data and trains with Adam, in units of what it must hold."""
-    megabytes = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
-    before = megabytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     our_loop(root, layers, width, batch, "adam")(5)
-    grown = megabytes() - before
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     data = 4 * 784 * 70_000 / 2**20
     params = 4 * (784 * width + (layers - 1) * width**2 + 10 * width) / 2**20
     activations = 4 * batch * (784 + layers * width) * 2 / 2**20
     bound = data + 6 * params + activations
-    return f"peak memory, {layers} x {width}, Adam: {grown:.0f} MiB grown, bound {bound:.0f} MiB (data + 6 x parameters + activations)"
+    return (
+        f"peak memory, {layers} x {width}, Adam: {grown:.0f} MiB grown, "
+        f"bound {bound:.0f} MiB (data + 6 x parameters + activations)"
+    )
 
 
 def main() -> None:
@@ -170,9 +173,7 @@ def main() -> None:
             ours = our_loop(root, layers, width, batch, optimizer)
             count = 20 if width > 100 else 100
             seconds_a_step(literal, 5), seconds_a_step(ours, 5)
-            pairs = [
-                (seconds_a_step(literal, count), seconds_a_step(ours, count)) for _ in range(arguments.repeats)
-            ]
+            pairs = [(seconds_a_step(literal, count), seconds_a_step(ours, count)) for _ in range(arguments.repeats)]
             ratios = sorted(a / b for a, b in pairs)
             theirs_ms, ours_ms = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
             print(

@@ -4,9 +4,20 @@ import argparse
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # so that it works where the package is not installed
+
+
+def load_figure(experiment: str) -> Any:
+    """The module ``experiments/<experiment>/figure.py``."""
+    spec = importlib.util.spec_from_file_location(experiment, ROOT / "experiments" / experiment / "figure.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:
@@ -23,12 +34,7 @@ def main() -> None:
         if not Path(arguments.results, "summaries", f"{experiment}.csv").exists():
             print(f"{experiment}: nothing in {arguments.results}/summaries yet")
             continue
-        spec = importlib.util.spec_from_file_location(experiment, ROOT / "experiments" / experiment / "figure.py")
-        assert spec is not None
-        assert spec.loader is not None
-        figure = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(figure)
-        print(figure.report(arguments.results, arguments.scale))
+        print(load_figure(experiment).report(arguments.results, arguments.scale))
 
 
 if __name__ == "__main__":

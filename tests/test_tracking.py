@@ -64,7 +64,7 @@ class Refusing(BaseHTTPRequestHandler):
 
     do_GET = do_POST  # noqa: N815
 
-    def log_message(self, format: str, *arguments: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         pass
 
 
@@ -116,7 +116,11 @@ def test_a_recorded_run_can_be_shown_to_wandb_later(reltrust: Call, tmp_path: Pa
     assert reltrust(*RUN, "tracking=none").returncode == 0
     script = Path(__file__).parents[1] / "scripts/upload_wandb.py"
     shown = subprocess.run(
-        [sys.executable, str(script), "mlp_depth", "--offline"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, str(script), "mlp_depth", "--offline"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert shown.returncode == 0, shown.stderr
     replayed = offline_content(tmp_path)

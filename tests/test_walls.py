@@ -18,7 +18,7 @@ PACKAGE = SRC / "reltrust"
 
 @dataclass(frozen=True)
 class Import:
-    """``name`` in full, as in ``reltrust.records.store.Store``; ``lazy`` if only a function that is called imports it."""
+    """``name`` in full, as in ``reltrust.records.store.Store``; ``lazy`` if it waits for a function to be called."""
 
     name: str
     lazy: bool
@@ -162,7 +162,7 @@ def test_the_package_imports_no_experiment_and_no_script() -> None:
 
 # --- the order of the wings ------------------------------------------------------------------------------------------
 
-# Each stands on those below it. Wings of one storey do not know each other, except where FRIENDS says so.
+# From the ground up: each stands on those before it. Wings of one storey do not know each other.
 STOREYS = [
     ["errors"],
     ["settings"],

@@ -8,6 +8,7 @@ Draws, from ``results/summaries/mlp_depth.csv`` and ``published.csv`` beside thi
 and prints a verdict on each claim. Needs pandas and matplotlib, not torch.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from reltrust.reporting.verdicts import Judgement, as_text, judge_grid_value, ju
 EXPERIMENT = "mlp_depth"
 CHANCE = 0.1
 
-# What makes runs those of a named protocol, in columns of the table; other runs get a figure under their comparison's id.
+# What makes runs those of a named protocol, in columns of the table; other runs are named by their comparison's id.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "paper": {"data": "mnist", "width": 784, "batch_size": 250, "steps": 24000, "init": "torch"},
     "quick": {"data": "digits", "width": 64, "batch_size": 50, "steps": 4800, "init": "torch"},
@@ -70,6 +71,19 @@ def judge(runs: pd.DataFrame, protocol: str) -> list[Judgement]:
     ]
 
 
+def judgements(results: str | Path) -> dict[str, list[Judgement]]:
+    """The verdicts under each named protocol; value claims of the paper's protocol also where it was not run."""
+    found = {
+        name: judge(runs, name)
+        for _, runs in analysis.load(results, EXPERIMENT).groupby("comparison")
+        if (name := protocol_name(runs)) in PROTOCOLS
+    }
+    ordered = len(ORDER_CLAIMS)
+    if "quick" in found:
+        found["quick"] = found["quick"][:ordered]
+    return {"paper": judge(published().iloc[:0], "paper"), **found}
+
+
 def _by_optimizer(runs: pd.DataFrame) -> dict[str, Accuracies]:
     accuracies = {str(name): Accuracies.of(group) for name, group in runs.groupby("optimizer")}
     return {name: found for name, found in accuracies.items() if found.n}
@@ -110,7 +124,7 @@ def _judge_value(
 
 
 def draw_depth(runs: pd.DataFrame, protocol: str) -> Any:
-    """Accuracy against depth: lines through the means over seeds, dots for single seeds, the published points hollow."""
+    """Accuracy against depth: lines through means over seeds, dots for single seeds, the published points hollow."""
     selected = analysis.select_lr(runs)
     means = analysis.describe(selected)
     figure, axes = plt.subplots(figsize=(5.6, 3.5))
@@ -127,24 +141,31 @@ def draw_depth(runs: pd.DataFrame, protocol: str) -> Any:
         seeds = selected[selected["optimizer"] == optimizer]
         axes.scatter(seeds["hidden_layers"], seeds["accuracy"], s=9, color=style.line(optimizer)["color"], alpha=0.5)
     axes.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
-    axes.annotate("chance", (1, CHANCE), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
+    axes.annotate("chance", (1.01, CHANCE), xycoords=("axes fraction", "data"), va="center", color="0.4")
     axes.set(xlabel="hidden layers", ylabel="training accuracy, last epoch", ylim=(0, 1.03))
     axes.set_title(describe_protocol(runs, protocol), fontsize=8, loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
+LEARNING_RATE_LOOKS = [  # grey, marker, dash
+    ("0.0", "o", "-"),
+    ("0.4", "s", (0, (5, 1.5))),
+    ("0.65", "^", (0, (1, 1))),
+    ("0.2", "D", (0, (3, 1, 1, 1))),
+    ("0.8", "v", (0, (6, 2))),
+]
+
+
 def draw_learning_rates(runs: pd.DataFrame, protocol: str) -> Any:
-    """Accuracy against depth for every learning rate, means over seeds and the seeds themselves, a panel an optimizer."""
+    """Accuracy against depth for every learning rate, means over seeds and single seeds, a panel an optimizer."""
     optimizers = style.order(runs["optimizer"].unique())
-    figure, panels = plt.subplots(
-        1, len(optimizers), figsize=(2.9 * len(optimizers), 2.9), sharey=True, squeeze=False
-    )
+    figure, panels = plt.subplots(1, len(optimizers), figsize=(2.9 * len(optimizers), 2.9), sharey=True, squeeze=False)
     for axes, optimizer in zip(panels[0], optimizers, strict=True):
         own = runs[runs["optimizer"] == optimizer]
-        looks = zip(("o", "s", "^", "D", "v"), ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (6, 2))))
-        shades = ("0.0", "0.4", "0.65", "0.2", "0.8")
-        for lr, (marker, dash), shade in zip(sorted(own["lr"].unique(), reverse=True), looks, shades):
+        for lr, (shade, marker, dash) in zip(
+            sorted(own["lr"].unique(), reverse=True), itertools.cycle(LEARNING_RATE_LOOKS), strict=False
+        ):
             cell = own[own["lr"] == lr]
             mean = cell.groupby("hidden_layers")["accuracy"].mean()
             axes.plot(mean.index, mean, color=shade, marker=marker, linestyle=dash, markersize=4, label=f"{lr:g}")

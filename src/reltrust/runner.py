@@ -126,5 +126,3 @@ def resolve_device(name: str) -> torch.device:
     if not present:
         raise SettingsError(f"machine.device={name!r}: not present on this machine; auto takes what there is")
     return device
-
-

@@ -159,7 +159,7 @@ class Settings:
     tracking: Tracking
 
 
-# --- from a plain mapping to settings, with errors for people ----------------------------------------------------------
+# --- from a plain mapping to settings, with errors for people ---------------------------------------------------------
 
 
 @cache

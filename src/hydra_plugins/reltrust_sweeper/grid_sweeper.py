@@ -38,12 +38,12 @@ class GridSweeper(Sweeper):
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
-        sweep = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
+        self._config = config
+        sweep: Any = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
         self._name: str = sweep.get("name", "multirun")
         self._grids: list[Point] = sweep.get("grids", [{}])
-        self.loader = hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self._loader = hydra_context.config_loader
+        self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -51,7 +51,7 @@ class GridSweeper(Sweeper):
         fixed, swept = self._parse(arguments)
         points = expand(self._grids, swept)
         runs = plan(self._settings(fixed, points))
-        if self.config.dry_run:
+        if self._config.dry_run:
             print(describe(runs, each=True))
             return []
 
@@ -64,14 +64,14 @@ class GridSweeper(Sweeper):
         ]
         returns: Sequence[JobReturn] = []
         if due:
-            with SweepProgress(self._name, [run.record for run in due], self.config.machine.progress):
-                returns = self.launcher.launch(jobs, initial_job_idx=0)
+            with SweepProgress(self._name, [run.record for run in due], self._config.machine.progress):
+                returns = self._launcher.launch(jobs, initial_job_idx=0)
         _finish(runs, due, returns)
         return returns
 
     def _parse(self, arguments: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
         """What is the same for all runs, as overrides, and the values of the keys that a grid or a list varies."""
-        parser = OverridesParser.create(config_loader=self.loader)
+        parser = OverridesParser.create(config_loader=self._loader)
         in_grids = {key for grid in self._grids for key in grid}
         fixed: list[str] = []
         swept: dict[str, list[Any]] = {}
@@ -99,7 +99,7 @@ class GridSweeper(Sweeper):
         for point in points:
             groups = tuple(_override(key, value) for key, value in point.items() if self._is_group(key))
             if groups not in bases:
-                composed = self.loader.load_sweep_config(self.config, [*fixed, *groups])
+                composed = self._loader.load_sweep_config(self._config, [*fixed, *groups])
                 bases[groups] = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
             config = copy.deepcopy(bases[groups])
             for key, value in point.items():
@@ -110,7 +110,7 @@ class GridSweeper(Sweeper):
 
     @functools.cache  # noqa: B019 - one sweeper lives as long as its process
     def _is_group(self, key: str) -> bool:
-        return bool(self.loader.get_group_options(key))
+        return bool(self._loader.get_group_options(key))
 
 
 def _override(key: str, value: Any) -> str:

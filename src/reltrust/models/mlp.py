@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Init = Literal["torch", "he"]
 
@@ -36,5 +35,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, in_features) -> (batch, classes)
         for layer in self.hidden:
-            x = torch.relu_(F.linear(x, layer.weight, layer.bias))
-        return self.readout(x)
+            x = torch.relu_(layer(x))
+        return self.readout(x)  # type: ignore[no-any-return]

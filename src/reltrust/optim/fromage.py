@@ -42,11 +42,13 @@ class Fromage(Optimizer):
 
     def __init__(self, params: ParamsT, lr: float | Tensor = 0.01, p_bound: float | None = None) -> None:
         require_lr(lr)
-        require("p_bound", p_bound, p_bound is None or (math.isfinite(p_bound) and p_bound >= 0), "None or a number >= 0")
+        require(
+            "p_bound", p_bound, p_bound is None or (math.isfinite(p_bound) and p_bound >= 0), "None or a number >= 0"
+        )
         super().__init__(params, {"lr": lr, "p_bound": p_bound})
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient; returns the closure's loss, if there is one."""
         loss = call(closure)
         for group in self.param_groups:
@@ -61,7 +63,8 @@ class Fromage(Optimizer):
         state = self.state[param]
         if "max_norm" not in state:
             state["max_norm"] = p_bound * torch.linalg.vector_norm(param)
-        return state["max_norm"]
+        max_norm: Tensor = state["max_norm"]
+        return max_norm
 
 
 class LARS(Fromage):

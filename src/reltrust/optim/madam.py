@@ -54,7 +54,7 @@ class Madam(Optimizer):
         super().__init__(params, {"lr": lr, "p_scale": p_scale, "g_bound": g_bound, "beta": beta})
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient; returns the closure's loss, if there is one."""
         loss = call(closure)
         for group in self.param_groups:

@@ -29,7 +29,7 @@ class SignSGD(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient; returns the closure's loss, if there is one."""
         loss = call(closure)
         for group in self.param_groups:

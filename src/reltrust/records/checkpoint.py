@@ -16,7 +16,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state that ``save`` was given, its tensors on the CPU, and the generators restored; None if there is no checkpoint."""
+    """The state that ``save`` was given, its tensors on the CPU; None if there is none. Restores the generators."""
     if not path.exists():
         return None
     content = torch.load(path, map_location="cpu", weights_only=True)

@@ -65,7 +65,12 @@ def versions() -> dict[str, str]:
 def hardware(device: str) -> dict[str, Any]:
     import torch
 
-    found: dict[str, Any] = {"platform": platform.platform(), "cpu": _cpu(), "cores": len(_affinity()), "device": device}
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(_affinity()),
+        "device": device,
+    }
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda

@@ -57,6 +57,6 @@ class MlpDepth:
             test.images.split(_EVALUATION_BATCH), test.labels.split(_EVALUATION_BATCH), strict=True
         ):
             logits = self.model(images)
-            loss += F.cross_entropy(logits, labels, reduction="sum").double().cpu()
+            loss += F.cross_entropy(logits, labels, reduction="sum").cpu().double()
             correct += int((logits.argmax(1) == labels).sum())
         return {"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)}

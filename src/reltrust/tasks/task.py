@@ -8,9 +8,13 @@ from torch import Tensor, nn
 class Task(Protocol):
     """A model and its data: the loss of a batch to train on, and measures of the model."""
 
-    model: nn.Module
-    measures: tuple[str, ...]
-    """Names of the training measures that ``loss`` returns, in their order."""
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the training measures that ``loss`` returns, in their order."""
+        ...
 
     def loss(self, step: int) -> tuple[Tensor, ...]:
         """The mean loss of the batch of ``step`` with its graph, then the other measures of that batch.

@@ -28,7 +28,9 @@ class Program:
         self._task, self._optimizer = task, optimizer
         self._initial_lrs = [group["lr"] for group in optimizer.param_groups]
         self._params = list(task.model.parameters())
-        self._measured = torch.zeros(window, len(task.measures), device=self._params[0].device)  # a row a step since the last look
+        self._measured = torch.zeros(
+            window, len(task.measures), device=self._params[0].device
+        )  # a row a step since the last look
         self._since_look = 0
 
     def step(self, step: int, lr_factor: float) -> None:
@@ -50,7 +52,7 @@ class Program:
 
     def look(self, step: int) -> Window:
         """The window that ends before ``step``; waits for the device and starts the next window."""
-        measured = self._measured[: self._since_look].double().cpu()
+        measured = self._measured[: self._since_look].cpu().double()
         first, self._since_look = step - self._since_look, 0
         bad = (~measured[:, 0].isfinite()).nonzero().flatten().tolist()
         # What was measured in float32 is known to seven digits: 0.98, and not 0.9800000190734863.

@@ -1,0 +1,200 @@
+"""What can be run: every option composes to valid settings, and the sweeps hold the runs that were published."""
+
+import copy
+import importlib
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from reltrust.settings import Settings, parse
+from reltrust.sweeps.grids import Point, expand
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config as Hydra comes to it; its own node is not in it."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("run", overrides=list(overrides))
+
+
+def settings(*overrides: str) -> Settings:
+    return parse(OmegaConf.to_container(composed(*overrides), resolve=True))
+
+
+# --- every file ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_file_begins_with_a_header_for_people(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if lines[0].startswith("# @package"):
+        lines = lines[1:]
+    header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert any(len(line.strip("# ").split()) >= 3 for line in header), f"{path} has no comment at its top"
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "optimizer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_keys_of_an_optimizer_are_arguments_of_its_constructor(path: Path) -> None:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    module, _, name = content["target"].rpartition(".")
+    allowed = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    assert "params" in allowed
+    assert set(content) - {"name", "target"} <= set(allowed)
+    assert "lr" in content
+
+
+@pytest.mark.parametrize("group", ["optimizer", "data"])
+def test_an_option_bears_the_name_of_its_file(group: str) -> None:
+    for name in options(group):
+        assert yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"))["name"] == name
+
+
+# --- every choice ----------------------------------------------------------------------------------------------------
+
+COMBINED = ("scale", "optimizer", "data")  # in all combinations, below
+
+
+def test_the_groups_are_those_that_these_tests_know() -> None:
+    assert set(GROUPS) == {*COMBINED, "experiment", "launcher", "sweep", "tracking"}
+    assert all(options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("scale", options("scale"))
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_every_scale_optimizer_and_data_set_go_together(scale: str, optimizer: str) -> None:
+    for data in options("data"):
+        resolved = settings(f"scale={scale}", f"optimizer={optimizer}", f"data={data}")
+        assert (resolved.optimizer.name, resolved.data.name) == (optimizer, data)
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [(group, option) for group in GROUPS if group not in COMBINED for option in options(group)]
+)
+def test_every_other_option_composes_to_valid_settings_at_every_scale(group: str, option: str) -> None:
+    for scale in options("scale"):
+        resolved = settings(f"scale={scale}", f"{group}={option}")
+        assert resolved.experiment in options("experiment")
+        if group == "experiment":
+            assert resolved.experiment == option
+
+
+@pytest.mark.parametrize("mode", options("tracking"))
+def test_a_tracking_option_sets_the_mode_of_its_name(mode: str) -> None:
+    assert settings(f"tracking={mode}").tracking.mode == mode
+
+
+def test_a_scale_that_names_no_data_set_leaves_the_choice_to_the_experiment() -> None:
+    found = {scale: settings(f"scale={scale}").data.name for scale in options("scale")}
+    assert found == {"paper": "mnist", "quick": "digits", "smoke": "digits"}
+
+
+def test_the_paper_scale_is_the_published_protocol() -> None:
+    paper = settings("scale=paper")
+    assert (paper.task.width, paper.task.init) == (784, "torch")
+    assert (paper.training.batch_size, paper.training.steps) == (250, 100 * 240)
+    assert (paper.schedule.name, paper.schedule.decay, paper.schedule.every) == ("exponential", 0.95, 240)
+    assert paper.training.log_every == 240  # the last row is the accuracy of the last epoch
+
+
+# --- the sweeps ------------------------------------------------------------------------------------------------------
+
+COMMON_DEPTHS = [*range(1, 11), *range(15, 51, 5)]
+PUBLISHED_DEPTHS = {
+    "sgd_momentum": sorted([*COMMON_DEPTHS, 11, 12, 13, 14]),
+    "adam": sorted([*COMMON_DEPTHS, 21, 22, 23, 24]),
+    "fromage": sorted([*COMMON_DEPTHS, 27, 32, 37, 42]),
+}
+PUBLISHED_LRS = {
+    "sgd_momentum": [0.01, 0.1, 1.0],
+    "adam": [0.0001, 0.001, 0.01],
+    "fromage": [0.001, 0.01, 0.1],
+}
+
+
+@cache
+def points(scale: str) -> list[Point]:
+    config = composed("sweep=mlp_depth", f"scale={scale}")
+    return expand(OmegaConf.to_container(config.sweep.grids, resolve=True), {})  # type: ignore[arg-type]
+
+
+def values(scale: str, optimizer: str, key: str) -> list[Any]:
+    return sorted({point[key] for point in points(scale) if point["optimizer"] == optimizer})
+
+
+def test_the_published_sweep_has_198_runs_and_66_of_plain_sgd() -> None:
+    found = points("paper")
+    assert len([point for point in found if point["optimizer"] != "sgd"]) == 198
+    assert len([point for point in found if point["optimizer"] == "sgd"]) == 66
+    assert len({repr(sorted(point.items())) for point in found}) == len(found)
+
+
+@pytest.mark.parametrize("optimizer", PUBLISHED_DEPTHS)
+def test_the_published_sweep_has_the_published_depths_and_learning_rates(optimizer: str) -> None:
+    assert values("paper", optimizer, "task.hidden_layers") == PUBLISHED_DEPTHS[optimizer]
+    assert values("paper", optimizer, "optimizer.lr") == PUBLISHED_LRS[optimizer]
+
+
+def test_plain_sgd_has_the_grid_of_sgd_with_momentum() -> None:
+    for key in ("task.hidden_layers", "optimizer.lr"):
+        assert values("paper", "sgd", key) == values("paper", "sgd_momentum", key)
+
+
+def test_the_published_sweep_varies_nothing_else() -> None:
+    assert {key for point in points("paper") for key in point} == {"optimizer", "optimizer.lr", "task.hidden_layers"}
+    assert {point["optimizer"] for point in points("paper")} == {*PUBLISHED_DEPTHS, "sgd"}
+
+
+@pytest.mark.parametrize("optimizer", PUBLISHED_DEPTHS)
+def test_the_quick_sweep_is_wide_enough_to_show_an_order(optimizer: str) -> None:
+    depths = values("quick", optimizer, "task.hidden_layers")
+    lrs = values("quick", optimizer, "optimizer.lr")
+    assert len(depths) >= 8
+    assert (min(depths), max(depths)) == (2, 40)
+    assert lrs == PUBLISHED_LRS[optimizer]
+    assert len([point for point in points("quick") if point["optimizer"] == optimizer]) == len(depths) * len(lrs)
+
+
+def test_the_quick_sweep_asks_every_optimizer_the_same_depths() -> None:
+    assert {point["optimizer"] for point in points("quick")} == set(PUBLISHED_DEPTHS)
+    assert len({tuple(values("quick", optimizer, "task.hidden_layers")) for optimizer in PUBLISHED_DEPTHS}) == 1
+
+
+def test_the_smoke_sweep_is_small() -> None:
+    assert {point["optimizer"] for point in points("smoke")} == set(PUBLISHED_DEPTHS)
+    assert len(points("smoke")) <= 12
+
+
+@pytest.mark.parametrize("scale", options("scale"))
+def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
+    bases = {
+        optimizer: OmegaConf.to_container(composed(f"scale={scale}", f"optimizer={optimizer}"), resolve=True)
+        for optimizer in {point["optimizer"] for point in points(scale)}
+    }
+    for point in points(scale):
+        config: Any = copy.deepcopy(bases[point["optimizer"]])
+        config["optimizer"]["lr"] = point["optimizer.lr"]
+        config["task"]["hidden_layers"] = point["task.hidden_layers"]
+        resolved = parse(config)
+        assert (resolved.optimizer.name, resolved.optimizer.lr) == (point["optimizer"], point["optimizer.lr"])
+
+
+@pytest.mark.parametrize("name", options("sweep"))
+def test_every_sweep_has_grids_for_every_scale(name: str) -> None:
+    for scale in options("scale"):
+        assert expand(OmegaConf.to_container(composed(f"sweep={name}", f"scale={scale}").sweep.grids, resolve=True), {})
