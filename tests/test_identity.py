@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from reltrust.errors import SettingsError
 from reltrust.records.identity import comparison_id, run_directory, run_id, semantic
 from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Machine, MlpDepth, Settings, Tracking, parse
 
@@ -212,6 +213,13 @@ def test_a_default_that_is_given_explicitly_is_the_same_run(optimizer: str) -> N
 def test_the_group_that_is_the_default_may_be_named() -> None:
     named = smoke("experiment=mlp_depth", "optimizer=fromage", "data=digits", "launcher=joblib", "tracking=none")
     assert run_id(parse(named)) == run_id(parse(smoke()))
+
+
+@pytest.mark.parametrize("key", ["g_bound", "of_our_own"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_number_that_is_not_finite_has_no_identity_and_is_refused_with_its_key(key: str, value: float) -> None:
+    with pytest.raises(SettingsError, match=rf"optimizer\.{key}"):
+        parse(changed(smoke("optimizer=madam"), ("optimizer", key), value))
 
 
 # --- the directory and the comparison --------------------------------------------------------------------------------

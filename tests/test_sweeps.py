@@ -1,7 +1,11 @@
 """Sweeps: grids, skipping what is done, failing alone."""
 
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from reltrust.errors import SettingsError
-from reltrust.records.store import Status, Store
+from reltrust.records.store import RunRecord, Status, Store
 from reltrust.settings import Settings, parse
 from reltrust.sweeps.grids import expand
 from reltrust.sweeps.plan import plan
@@ -143,3 +147,25 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     assert again.returncode == 0, again.stderr
     assert "2 finished, 1 run again" in again.stderr or "1 run again, 2 finished" in again.stderr
     assert len(list(tmp_path.glob("results/summaries/mlp_depth.csv"))) == 1
+
+
+def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
+    reltrust: Call, tmp_path: Path
+) -> None:
+    words = ("-m", "scale=smoke", "training.steps=3000", "seed=0,1,2", "launcher=joblib")
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "reltrust", *words], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    os.kill(sweep.pid, signal.SIGTERM)
+    assert sweep.wait() == 143
+    records = [RunRecord(path.parent) for path in tmp_path.glob("results/runs/*/*/*/status.json")]
+    deadline = time.monotonic() + 30
+    while any(record.is_busy for record in records) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(record.is_busy for record in records)
+    again = reltrust(*words)
+    assert again.returncode == 0, again.stderr
+    assert {record.status for record in Store(tmp_path / "results").records()} == {Status.FINISHED}

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 STEPS = 100
 
 SMALL = [(4, 3), (5,), (2, 3, 2), (), (1,), (6, 1)]
-LARGE = [(400, 300), (300, 300), (7,), ()]  # so large on average that the update goes tensor by tensor
+LARGE = [(300, 300), (250, 200), (7,), ()]  # so large on average that the update goes tensor by tensor
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ BY_FROMAGE_PAIR = pytest.mark.parametrize("chosen", FROMAGE_PAIRS.values(), ids=
 BY_DTYPE = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
 # Relative to the largest weight of the tensor, after 100 steps.
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
+TOLERANCE = {torch.float64: 2e-13, torch.float32: 2e-5}
 
 
 def initial(shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:

@@ -2,15 +2,19 @@
 
 import copy
 import functools
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -64,7 +68,8 @@ class GridSweeper(Sweeper):
         ]
         returns: Sequence[JobReturn] = []
         if due:
-            with SweepProgress(self._name, [run.record for run in due], self._config.machine.progress):
+            shown = SweepProgress(self._name, [run.record for run in due], self._config.machine.progress)
+            with shown, _termination_ends(self._launcher):
                 returns = self._launcher.launch(jobs, initial_job_idx=0)
         _finish(runs, due, returns)
         return returns
@@ -111,6 +116,26 @@ class GridSweeper(Sweeper):
     @functools.cache  # noqa: B019 - one sweeper lives as long as its process
     def _is_group(self, key: str) -> bool:
         return bool(self._loader.get_group_options(key))
+
+
+@contextmanager
+def _termination_ends(launcher: Launcher) -> Iterator[None]:
+    """SIGTERM ends a launcher whose runs are other processes in good order, so that it takes them along.
+
+    Runs in this process hear the signal themselves, and leave a checkpoint.
+    """
+    if isinstance(launcher, BasicLauncher):
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _override(key: str, value: Any) -> str:

@@ -22,10 +22,8 @@ def trajectory(
 ) -> Iterator[Array]:
     first_norm = norm(w)
     for g in gradients:
-        if norm(w) == 0 or norm(g) == 0:
-            w = w - lr * g
-        else:
-            w = w - lr * g * norm(w) / norm(g)
+        degenerate = norm(w) == 0 or norm(g) == 0
+        w = w - lr * g if degenerate else w - lr * g * norm(w) / norm(g)
         if not lars:
             w = w / math.sqrt(1 + lr * lr)
         if p_bound is not None and norm(w) > p_bound * first_norm:
