@@ -97,7 +97,9 @@ def literal_loop(root: str, layers: int, width: int, batch: int, optimizer: str)
 
 def our_loop(root: str, layers: int, width: int, batch: int, optimizer: str) -> Callable[[int], None]:
     """Trains with this project's task and program for a number of steps, looking once at the end."""
-    data = images.load("mnist", root)
+    parts = (datasets.MNIST(root, train=train) for train in (True, False))
+    train, test = (images.mnist_examples(part.data, part.targets) for part in parts)
+    data = images.ImageData(train, test, classes=10)
     task = MlpDepth(data, hidden_layers=layers, width=width, init="torch", batch_size=batch, seed=0, device=CPU)
     params = task.model.parameters()
     if optimizer == "fromage":

@@ -1,6 +1,7 @@
 """The data sets as tensors, and the order in which a run draws from them."""
 
 import gzip
+import hashlib
 import struct
 import sys
 from pathlib import Path
@@ -177,8 +178,9 @@ def test_data_move_to_a_device_as_a_whole() -> None:
 # --- MNIST -----------------------------------------------------------------------------------------------------------
 
 
-def write_mnist(root: Path, train: int = 300, test: int = 100) -> None:
-    """Random images in MNIST's own file format, where torchvision looks for them."""
+def write_mnist(root: Path, train: int = 300, test: int = 100) -> dict[str, str]:
+    """Random images in MNIST's own file format, where torchvision looks for them; returns their checksums."""
+    checksums = {}
     random = np.random.default_rng(0)
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -187,6 +189,10 @@ def write_mnist(root: Path, train: int = 300, test: int = 100) -> None:
         labels = random.integers(0, 10, count, dtype=np.uint8)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes())
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+        checksums["train" if part == "train" else "test"] = hashlib.sha256(
+            pixels.tobytes() + labels.tobytes()
+        ).hexdigest()
+    return checksums
 
 
 def no_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -198,8 +204,14 @@ def no_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(datasets.MNIST, "download", download)
 
 
-def test_mnist_equals_to_tensor_and_normalize_bit_for_bit(tmp_path: Path) -> None:
+def test_files_that_are_not_those_of_mnist_are_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path)
+    with pytest.raises(DataError, match=r"train files in .* are not MNIST's"):
+        images.load("mnist", tmp_path)
+
+
+def test_mnist_equals_to_tensor_and_normalize_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MNIST_SHA256", write_mnist(tmp_path))
     data = images.load("mnist", tmp_path)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     for part, train, count in ((data.train, True, 300), (data.test, False, 100)):
@@ -242,7 +254,7 @@ def test_a_failure_to_load_is_forgotten_once_the_files_are_there(
         no_download(patch, RuntimeError("no network"))
         with pytest.raises(DataError):
             images.load("mnist", tmp_path)
-    write_mnist(tmp_path)
+    monkeypatch.setattr(images, "MNIST_SHA256", write_mnist(tmp_path))
     assert len(images.load("mnist", tmp_path).train) == 300
 
 

@@ -179,7 +179,7 @@ def test_runs_under_another_schedule_do_not_bear_the_name_of_a_protocol(template
 
 
 def test_a_run_that_diverged_early_does_not_change_the_protocol(template: Template, tmp_path: Path) -> None:
-    early = {**run_of(template("quick"), "adam", 2, 0.9, lr=1.0), "status": "diverged", "steps": 30}
+    early = {**run_of(template("quick"), "adam", 2, 0.9, lr=1.0), "status": "diverged"}
     early |= dict.fromkeys(("train_accuracy", "train_loss", "test_accuracy", "test_loss"))
     table = load(write(tmp_path, [early, *reaching(template("quick"), {"adam": 4})]), "mlp_depth")
     assert figure.protocol_name(table) == "quick"

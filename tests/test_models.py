@@ -18,11 +18,11 @@ DEPTHS = pytest.mark.parametrize("hidden_layers", [1, 2, 5])
 INITS = pytest.mark.parametrize("init", ["torch", "he"])
 
 
-def mlp(seed: int, *sizes: int, init: Init = "torch") -> MLP:
-    """An MLP of (pixels, width, hidden layers, classes), drawn from ``seed``."""
+def mlp(seed: int, pixels: int, width: int, hidden_layers: int, classes: int, init: Init = "torch") -> MLP:
+    """An MLP drawn from ``seed``."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return MLP(*sizes, init=init)
+        return MLP(pixels, width, hidden_layers, classes, init)
 
 
 def sequential(model: MLP) -> nn.Sequential:

@@ -44,6 +44,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 FINISHED: dict[str, Any] = {
+    "hyperparameters": "{}",
     "comparison": "b6def528",
     "optimizer": "adam",
     "hidden_layers": 2,

@@ -9,6 +9,7 @@ and prints a verdict on each claim. Needs pandas and matplotlib, not torch.
 """
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,18 @@ from reltrust.reporting.verdicts import Judgement, as_text, judge_grid_value, ju
 EXPERIMENT = "mlp_depth"
 CHANCE = 0.1
 
+
+def _decay(every: int) -> str:
+    return json.dumps({"name": "exponential", "decay": 0.95, "every": every})
+
+
+_COMMON = {"init": "torch", "protocol": 1}
+
 # What makes runs those of a named protocol, in columns of the table; other runs are named by their comparison's id.
 PROTOCOLS: dict[str, dict[str, Any]] = {
-    "paper": {"data": "mnist", "width": 784, "batch_size": 250, "steps": 24000, "init": "torch"},
-    "quick": {"data": "digits", "width": 64, "batch_size": 50, "steps": 4800, "init": "torch"},
-    "smoke": {"data": "digits", "width": 32, "batch_size": 50, "steps": 120, "init": "torch"},
+    "paper": {"data": "mnist", "width": 784, "batch_size": 250, "steps": 24000, "schedule": _decay(240)} | _COMMON,
+    "quick": {"data": "digits", "width": 64, "batch_size": 50, "steps": 4800, "schedule": _decay(120)} | _COMMON,
+    "smoke": {"data": "digits", "width": 32, "batch_size": 50, "steps": 120, "schedule": _decay(30)} | _COMMON,
 }
 
 
@@ -39,8 +47,7 @@ def published() -> pd.DataFrame:
 
 def protocol_name(runs: pd.DataFrame) -> str:
     """The name of the protocol that runs of one comparison follow, or the comparison's id."""
-    # A diverged run ends early; the length of the others is the protocol's.
-    facts = {**runs.iloc[0].to_dict(), "steps": runs["steps"].max()}
+    facts = runs.iloc[0]
     matches = (name for name, wanted in PROTOCOLS.items() if all(facts[key] == value for key, value in wanted.items()))
     return next(matches, str(runs["comparison"].iloc[0]))
 
@@ -49,7 +56,7 @@ def describe_protocol(runs: pd.DataFrame, name: str) -> str:
     first, seeds = runs.iloc[0], runs["seed"].nunique()
     return (
         f"{name if name in PROTOCOLS else 'other'} protocol: {first['data']}, width {first['width']}, "
-        f"batch {first['batch_size']}, {runs['steps'].max():,} steps, {first['init']} init, "
+        f"batch {first['batch_size']}, {first['steps']:,} steps, {first['init']} init, "
         f"{seeds} seed{'s' * (seeds > 1)}"
     )
 

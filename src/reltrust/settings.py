@@ -185,7 +185,7 @@ def _gather_hyperparameters(optimizer: dict[str, Any]) -> dict[str, Any]:
     """In a config the hyperparameters stand beside ``lr``; in the settings they are a mapping of their own."""
     own = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
     hyperparameters = {
-        key: _validate(_HYPERPARAMETERS[key], value, ("optimizer", key)) if key in _HYPERPARAMETERS else value
+        key: _validate(_HYPERPARAMETERS.get(key, Any), value, ("optimizer", key))
         for key, value in optimizer.items()
         if key not in own
     }
@@ -194,8 +194,12 @@ def _gather_hyperparameters(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 def _validate(schema: Any, value: Any, prefix: tuple[str, ...] = ()) -> Any:
     try:
+        text = json.dumps(value, allow_nan=schema is not Any)
+    except ValueError:
+        raise SettingsError(f"{'.'.join(prefix)}={value!r}: must be a finite number") from None
+    try:
         # By way of JSON, so that "strict" means strict scalars and still builds the dataclasses from mappings.
-        return _adapter(schema).validate_json(json.dumps(value))
+        return _adapter(schema).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(_explain(first, prefix, schema)) from None

@@ -84,8 +84,9 @@ def test_the_closures_loss_is_returned_and_its_gradients_are_used(make: Make) ->
     expected = loss_of(by_hand)
     expected.backward()
     make(by_hand).step()
+    optimizer: Any = make(by_closure)
     with torch.no_grad():
-        returned: Any = make(by_closure).step(closure)
+        returned = optimizer.step(closure)
     assert enabled == [True]
     assert returned.item() == expected.item()
     assert same(by_closure, by_hand)
@@ -217,7 +218,8 @@ def by_file(state: dict[str, Any]) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
 
 
 @pytest.mark.parametrize("carry", [by_deepcopy, by_file])
@@ -348,7 +350,7 @@ def test_parameter_groups_given_at_the_start_have_their_own_learning_rates(make:
 def test_a_sparse_gradient_is_refused_before_anything_moves(make: Make) -> None:
     dense, p = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(4, 2))
     dense.grad = torch.ones(2)
-    p.grad = torch.sparse_coo_tensor([[1]], [[1.0, 2.0]], (4, 2), check_invariants=True)
+    p.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 2), (4, 2), check_invariants=True)
     optimizer = make([dense, p])
     with pytest.raises(RuntimeError, match=f"{type(optimizer).__name__}.*sparse"):
         optimizer.step()

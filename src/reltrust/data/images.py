@@ -1,5 +1,6 @@
 """Labelled images as two tensors that lie on the device: a batch is one gather."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,10 @@ from reltrust.errors import DataError
 from reltrust.settings import TRAINING_EXAMPLES
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
+MNIST_SHA256 = {  # of the uint8 images, then the labels as bytes
+    "train": "edc0d1098aa497be14ace79ddd5171e5a3dcf9c4d196c015389203eb3ba1f59b",
+    "test": "c3f9adf9c66efb572b1f9326c3a511b45910c7173b97be66ceceeeeaef6b802b",
+}
 _SPLIT_SEED = 0  # of the fixed splits of the data sets that come without one
 
 
@@ -97,10 +102,16 @@ def _split(images: Tensor, labels: Tensor, *, train: int, standardise: bool) -> 
     return ImageData(Examples(images[:train], labels[:train]), Examples(images[train:], labels[train:]), classes=10)
 
 
+def mnist_examples(images: Tensor, labels: Tensor) -> Examples:
+    """MNIST's uint8 images (n, 28, 28), normalised in the order of ToTensor and Normalize: equal to the bit."""
+    return Examples(images.flatten(1).float().div_(255).sub_(MNIST_MEAN).div_(MNIST_STD), labels.long())
+
+
 def _mnist(root: str) -> ImageData:
     from torchvision.datasets import MNIST
 
     def examples(train: bool) -> Examples:
+        part = "train" if train else "test"
         try:
             data = MNIST(root, train=train, download=True)
         except Exception as error:  # whatever the network or a damaged file raises
@@ -110,9 +121,11 @@ def _mnist(root: str) -> ImageData:
                 f"`python scripts/prefetch_data.py mnist --data {root}`, or point machine.data at a folder that has "
                 f"MNIST/raw"
             ) from None
-        # In place, in the order of ToTensor and Normalize, whose values these equal to the bit.
-        images = data.data.flatten(1).float().div_(255).sub_(MNIST_MEAN).div_(MNIST_STD)
-        return Examples(images, data.targets.long())
+        # torchvision checks what it downloads; files that were there before are checked here.
+        content = hashlib.sha256(data.data.numpy().tobytes() + data.targets.byte().numpy().tobytes()).hexdigest()
+        if content != MNIST_SHA256[part]:
+            raise DataError(f"the {part} files in {root}/MNIST/raw are not MNIST's: delete them to download them anew")
+        return mnist_examples(data.data, data.targets)
 
     return ImageData(examples(train=True), examples(train=False), classes=10)
 

@@ -53,9 +53,11 @@ def _row(record: RunRecord) -> dict[str, Any]:
         **{key: value for key, value in config["task"].items() if key != "name"},
         "data": config["data"]["name"],
         "batch_size": config["training"]["batch_size"],
+        "protocol": origin["protocol"],
         "schedule": json.dumps(config["schedule"]),
         "status": str(record.status),
         **record.summary,
+        "steps": config["training"]["steps"],  # as planned: a diverged run made fewer
         "device": last["hardware"].get("gpu", last["hardware"]["cpu"]),
         "torch": last["versions"]["torch"],
         "commit": last["code"]["commit"],

@@ -1,5 +1,6 @@
 """From a table with a row a run to what a figure shows: selection, mean, spread, trainable depth, intervals."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,33 @@ DIVERGED_ACCURACY = 0.0  # a diverged run counts as the worst value, not as miss
 def load(results: str | Path, experiment: str) -> pd.DataFrame:
     """The experiment's table, one row a run, with the column ``accuracy``: final training accuracy in 0..1.
 
+    An optimizer with several sets of hyperparameters counts as several optimizers.
+
     Raises:
         FileNotFoundError: there is no table.
     """
     table = pd.read_csv(Path(results, "summaries", f"{experiment}.csv"), dtype={"comparison": str})
+    for measure in ("train_accuracy", "train_loss"):
+        if measure not in table:  # as where all runs diverged
+            table[measure] = float("nan")
     accuracy = table["train_accuracy"].where(table["status"] == "finished", DIVERGED_ACCURACY)
-    return table.assign(accuracy=accuracy)
+    return table.assign(accuracy=accuracy, optimizer=_tell_variants_apart(table))
+
+
+def _tell_variants_apart(table: pd.DataFrame) -> pd.Series:
+    """The optimizers' names, with the hyperparameters that differ: ``sgd_momentum (momentum=0.5)``.
+
+    In each comparison the hyperparameters that most runs of an optimizer have go without saying.
+    """
+    names = table["optimizer"].copy()
+    for (_, name), runs in table.groupby(["comparison", "optimizer"]):
+        usual = json.loads(runs["hyperparameters"].value_counts(sort=True).index[0])
+        for text, variant in runs.groupby("hyperparameters"):
+            differing = {key: value for key, value in json.loads(str(text)).items() if usual.get(key) != value}
+            if differing:
+                told = ", ".join(f"{key}={value}" for key, value in differing.items())
+                names[variant.index] = f"{name} ({told})"
+    return names
 
 
 def select_lr(runs: pd.DataFrame) -> pd.DataFrame:
@@ -64,16 +86,21 @@ def trainable_depth(depths: Sequence[int], accuracies: Sequence[float]) -> int:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """All of one optimizer's runs: ``values[seed, depth, learning rate]``, for the seeds that ran the whole grid."""
+    """All of one optimizer's runs: ``values[seed, depth, learning rate]``, for the seeds that ran the whole grid.
+
+    The grid is what at least half of the seeds ran, seeds with less than half as many runs as the fullest left out:
+    a few runs beside a sweep do not make it incomplete.
+    """
 
     depths: list[int]
     values: np.ndarray
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> "Accuracies":
-        grid = runs.pivot_table(index="seed", columns=["hidden_layers", "lr"], values="accuracy").dropna()
-        depths = sorted(runs["hidden_layers"].unique())
-        lrs = sorted(runs["lr"].unique())
+        ran = runs.pivot_table(index="seed", columns=["hidden_layers", "lr"], values="accuracy")
+        ran = ran[2 * ran.count(axis=1) >= ran.count(axis=1).max()]
+        grid = ran.loc[:, 2 * ran.count() >= len(ran)].dropna()
+        depths, lrs = (sorted(set(grid.columns.get_level_values(level))) for level in (0, 1))
         full = grid.reindex(columns=pd.MultiIndex.from_product([depths, lrs]))
         return cls(depths, full.to_numpy().reshape(len(grid), len(depths), len(lrs)))
 
