@@ -105,7 +105,9 @@ class GridSweeper(Sweeper):
             groups = tuple(_override(key, value) for key, value in point.items() if self._is_group(key))
             if groups not in bases:
                 composed = self._loader.load_sweep_config(self._config, [*fixed, *groups])
-                bases[groups] = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+                # Without the two large parts that no setting refers to: copying them would be most of the work.
+                kept = [str(key) for key in composed if key not in ("hydra", "sweep")]
+                bases[groups] = OmegaConf.masked_copy(composed, kept)
             config = copy.deepcopy(bases[groups])
             for key, value in point.items():
                 if not self._is_group(key):

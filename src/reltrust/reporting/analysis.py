@@ -115,7 +115,7 @@ class Accuracies:
 
 
 def bootstrap_difference(
-    a: Accuracies, b: Accuracies, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    a: Accuracies, b: Accuracies, *, level: float = 0.95, resamples: int = 2_000, seed: int = 0
 ) -> tuple[float, float] | None:
     """Percentile interval of ``a``'s trainable depth minus ``b``'s, seeds drawn with replacement for each.
 
