@@ -136,7 +136,7 @@ def test_the_lock_names_no_address_no_host_and_no_option() -> None:
     assert re.findall(r"\b[\w-]+\.(?:org|com|net|io|dev|edu|cloud|local|internal)\b", text) == []
 
 
-@pytest.mark.parametrize("requirement", needed("dev"), ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", sorted(needed("dev"), key=str), ids=lambda requirement: requirement.name)
 def test_the_lock_meets_what_the_package_and_its_developers_ask_for(requirement: Requirement) -> None:
     locked = pins(requirement.name)
     assert locked, f"{requirement.name} is not in the lock"
