@@ -285,6 +285,14 @@ def test_runs_that_all_diverged_are_drawn_as_zeros(template: Template, tmp_path:
     assert len(drawn(results)) == 4
 
 
+def test_every_cell_stands_beside_its_published_number(template: Template, tmp_path: Path) -> None:
+    rows = [run_of(template("quick"), "adam", 20, accuracy, seed=seed) for seed, accuracy in enumerate((0.5, 0.7))]
+    figure.report(write(tmp_path, rows))
+    (cell,) = pd.read_csv(tmp_path / "summaries" / "mlp_depth-quick-selected.csv").to_dict("records")
+    assert (cell["n"], cell["mean"], cell["published"], cell["published_lr"]) == (2, 0.6, 0.9999, 0.0001)
+    assert cell["std"] == pytest.approx(0.2 / 2**0.5)
+
+
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 

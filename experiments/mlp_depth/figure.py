@@ -4,6 +4,7 @@ Draws, from ``results/summaries/mlp_depth.csv`` and ``published.csv`` beside thi
 
 - ``mlp_depth-<protocol>``: accuracy against depth, one line an optimizer at its selected learning rate;
 - ``mlp_depth-<protocol>-lr``: the same for every learning rate, one panel an optimizer;
+- ``summaries/mlp_depth-<protocol>-selected.csv``: n, mean and spread of every cell beside the published number;
 
 and prints a verdict on each claim. Needs pandas and matplotlib, not torch.
 """
@@ -43,6 +44,15 @@ def published() -> pd.DataFrame:
     the maximum over three learning rates, then averaged, which lifts chance from 0.112 to 0.129)."""
     table = pd.read_csv(Path(__file__).with_name("published.csv"))
     return table.assign(accuracy=table["train_accuracy"])
+
+
+def beside_published(runs: pd.DataFrame) -> pd.DataFrame:
+    """Each (optimizer, depth) at its selected learning rate: n, mean, standard deviation, extremes, and the published
+    accuracy and learning rate of the same cell, selected by the same rule from the authors' runs."""
+    theirs = published().query("quantity == 'run'").assign(train_loss=float("nan"))
+    cells = analysis.describe(analysis.select_lr(theirs))[["optimizer", "hidden_layers", "lr", "mean"]]
+    cells = cells.rename(columns={"lr": "published_lr", "mean": "published"})
+    return analysis.describe(analysis.select_lr(runs)).merge(cells, how="left", on=["optimizer", "hidden_layers"])
 
 
 def protocol_name(runs: pd.DataFrame) -> str:
@@ -204,12 +214,14 @@ def report(results: str | Path, only: str | None = None) -> str:
             for path in style.save(figure, Path(results, "figures"), f"{EXPERIMENT}-{name}{suffix}")
         ]
         plt.close("all")
+        cells = Path(results, "summaries", f"{EXPERIMENT}-{name}-selected.csv")
+        beside_published(runs).to_csv(cells, index=False)
         note = {
             "paper": "",
             "smoke": "\nA smoke run shows that everything works; it says nothing about the claims.",
         }.get(name, "\nNot the published protocol: compared in order, not in value.")
         texts.append(
             f"{EXPERIMENT}, {describe_protocol(runs, name)}{note}\n{as_text(judge(runs, name))}\n"
-            f"figures: {', '.join(paths)}"
+            f"means, spreads, published numbers: {cells}\nfigures: {', '.join(paths)}"
         )
     return "\n\n".join(texts) if texts else f"{EXPERIMENT}: no runs of the protocol {only} in {results}/summaries"
