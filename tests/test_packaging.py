@@ -158,7 +158,7 @@ def test_each_python_gets_one_version_of_each_package(python: str) -> None:
 MACHINE_FOLDERS = ["/" + folder + "/" for folder in ("work", "root")]
 REGISTRY_HOSTS = [
     host + "." + end
-    for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"), ("anaconda", "com"))
+    for host, end in (("pypi", "org"), ("python" + "hosted", "org"), ("anaconda", "org"), ("anaconda", "com"))
 ] + ["download.pytorch." + "org"]
 
 
