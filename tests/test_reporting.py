@@ -321,7 +321,7 @@ def test_the_verdicts_stand_in_an_aligned_table() -> None:
 
 # --- style -----------------------------------------------------------------------------------------------------------
 
-KNOWN = ["fromage", "adam", "sgd_momentum", "sgd", "lars", "madam", "signsgd"]
+KNOWN = ["fromage", "adam", "sgd_momentum", "sgd", "lars", "madam", "integer_madam", "signsgd", "novograd"]
 
 
 def test_optimizers_stand_in_one_order_and_strangers_come_last_by_name() -> None:

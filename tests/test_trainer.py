@@ -23,7 +23,7 @@ from reltrust.training.trainer import Stopwatch
 
 Resolve = Callable[..., Settings]
 GOLDEN = Path(__file__).parent / "golden" / "first_losses.json"
-OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "signsgd"]
+OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd"]
 
 
 def record_of(settings: Settings) -> RunRecord:

@@ -66,6 +66,10 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "p_bound": Annotated[float, Field(ge=0)] | None,
     "p_scale": Annotated[float, Field(gt=0)],
     "g_bound": Annotated[float, Field(gt=0)],
+    "base_lr": Annotated[float, Field(gt=0)],
+    "levels": Annotated[int, Field(ge=2, le=65_536)],
+    "init": Literal["quantize", "random"],
+    "grad_averaging": bool,
 }
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._checks import Closure, call, params_with_grads, require, require_lr
+from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._norms import computing_dtype, wide
 
 
-class Madam(Optimizer):
+class Madam(RuleOptimizer):
     r"""Multiplicative Adam.
 
     At its first step each tensor :math:`W` fixes :math:`w_{max} = p_{scale} \sqrt{\overline{W_0^2}}`. At step
@@ -23,21 +23,27 @@ class Madam(Optimizer):
         W &\leftarrow \mathrm{clip}\left(W \exp(-\eta \, \hat g \, \mathrm{sign}(W)), \; -w_{max}, \; w_{max}\right)
 
     Signs never change and zeros stay zero, so a tensor that starts at zero (a bias, a gain) is never trained.
+    The state holds :math:`\sqrt v`, one number a weight: squares of gradients below 1e-19 have no float32.
 
     Source: Bernstein, Zhao, Meister, Liu, Anandkumar, Yue, *Learning compositional functions via multiplicative
     weight updates*, NeurIPS 2020, Algorithm 1 (arXiv 2006.14560).
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: the step in log |W| per unit of normalised gradient, finite and >= 0. The paper's best is 0.01.
+        lr: the step in log |W| per unit of normalised gradient, finite and >= 0; a number or a tensor. The paper's
+            best on every benchmark is 0.01.
         p_scale: the largest weight in units of the root mean square of the initial tensor, > 0.
         g_bound: the largest normalised gradient, > 0; a step moves log |W| by at most ``lr * g_bound``.
         beta: decay of the second moment, in [0, 1).
+        foreach, maximize, capturable, differentiable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
 
     Raises:
         ValueError: an argument is outside its range.
-        RuntimeError: a gradient is sparse, or a parameter is complex (the sign of a complex weight is undefined here).
+        RuntimeError: a gradient is sparse, a parameter is complex (the sign of a complex weight is undefined here), or
+            keywords exclude each other.
     """
+
+    _moments = ("exp_avg_rms",)
 
     def __init__(
         self,
@@ -46,55 +52,84 @@ class Madam(Optimizer):
         p_scale: float = 3.0,
         g_bound: float = 10.0,
         beta: float = 0.999,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
-        require_lr(lr)
-        require("p_scale", p_scale, math.isfinite(p_scale) and p_scale > 0, "a finite number > 0")
-        require("g_bound", g_bound, g_bound > 0, "a number > 0")
-        require("beta", beta, 0 <= beta < 1, "a number in [0, 1)")
-        super().__init__(params, {"lr": lr, "p_scale": p_scale, "g_bound": g_bound, "beta": beta})
+        super().__init__(
+            params,
+            lr=lr,
+            p_scale=p_scale,
+            g_bound=g_bound,
+            beta=beta,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns the closure's loss, if there is one."""
-        loss = call(closure)
-        for group in self.param_groups:
-            for p, g in zip(*params_with_grads(group, "Madam"), strict=True):
-                if p.is_complex():
-                    raise RuntimeError("Madam does not support complex parameters: a complex weight has no sign")
-                state = self.state[p]
-                if not state:
-                    state["step"] = 0
-                    state["max_weight"] = group["p_scale"] * p.square().mean().sqrt()
-                    state["exp_avg_sq"] = torch.zeros_like(p)
-                state["step"] += 1
-                madam_update(
-                    p,
-                    g,
-                    state["exp_avg_sq"],
-                    state["max_weight"],
-                    lr=group["lr"],
-                    g_bound=group["g_bound"],
-                    beta=group["beta"],
-                    step=state["step"],
-                )
-        return loss
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        check_madam(group)
+
+    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
+        init_rms = rows.w_rms()
+        return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
+
+    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
+        dtype = computing_dtype(rows.dtype)
+        return madam_update, {
+            "w_max": (group["p_scale"] * rows.state["init_rms"]).to(dtype),
+            "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(dtype),
+            "lr": signed_lr(group),
+            "g_bound": group["g_bound"],
+            "keep": group["beta"] ** 0.5,
+            "gain": (1 - group["beta"]) ** 0.5,
+        }
+
+
+def check_madam(group: Group) -> None:
+    """The ranges of what Madam and its integer form share."""
+    p_scale, g_bound, beta = group["p_scale"], group["g_bound"], group["beta"]
+    require("p_scale", p_scale, math.isfinite(p_scale) and p_scale > 0, "a finite number > 0")
+    require("g_bound", g_bound, g_bound > 0, "a number > 0")
+    require("beta", beta, 0 <= beta < 1, "a number in [0, 1)")
+
+
+def bias_correction(step: Tensor, beta: float) -> Tensor:
+    """sqrt(1 - beta^step), of the shape of ``step``, which counts from 1."""
+    return (1 - beta ** wide(step)).sqrt()
 
 
 def madam_update(
-    param: Tensor,  # any shape; updated in place
-    grad: Tensor,  # the same shape; never written to
-    exp_avg_sq: Tensor,  # the same shape: v; updated in place
-    max_weight: Tensor,  # 0-d: w_max
+    w: Tensor,  # [n, k]: n tensors of k weights; overwritten
+    g: Tensor,  # [n, k]
+    exp_avg_rms: Tensor,  # [n, k]: sqrt(v); overwritten
     *,
-    lr: float | Tensor,
+    w_max: Tensor,  # [n, 1]
+    correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
+    lr: float | Tensor,  # a number, 0-d or [n, 1]
     g_bound: float,
-    beta: float,
-    step: int,  # counts from 1
+    keep: float,  # sqrt(beta)
+    gain: float,  # sqrt(1 - beta)
 ) -> None:
-    """One Madam step of one tensor, by the equations of :class:`Madam`."""
-    exp_avg_sq.mul_(beta).addcmul_(grad, grad, value=1 - beta)
-    normalised = grad * (exp_avg_sq / (1 - beta**step)).rsqrt_()
-    # 0/0 is read as 0. A NaN in the gradient itself goes through, so that a broken run shows.
-    normalised.masked_fill_(grad == 0, 0.0).clamp_(-g_bound, g_bound)
-    normalised.mul_(param.sign()).mul_(-lr)
-    torch.clamp(param * normalised.exp_(), -max_weight, max_weight, out=param)
+    """One step of :class:`Madam` by its equations."""
+    exponent = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
+    w.mul_(exponent.mul_(w.sign()).mul_(-lr).exp_()).clamp_max_(w_max).clamp_min_(-w_max)
+
+
+def normalised_gradient(
+    g: Tensor, exp_avg_rms: Tensor, *, correction: Tensor, g_bound: float, keep: float, gain: float
+) -> Tensor:
+    """clip(g / sqrt(v / (1 - beta^t)), -g_bound, g_bound) with 0/0 = 0; overwrites ``exp_avg_rms``, sqrt(v)."""
+    if torch.compiler.is_compiling():  # in one kernel this costs no memory, and less time than hypot
+        exp_avg_rms.copy_(((keep * wide(exp_avg_rms)).square() + (gain * wide(g)).square()).sqrt())
+    else:
+        exp_avg_rms.mul_(keep).hypot_(g * gain)
+    # sqrt(v) = 0 only where every gradient so far was zero. A NaN goes through, so that a broken run shows.
+    normalised = g / exp_avg_rms.clamp_min(torch.finfo(g.dtype).tiny)
+    return normalised.mul_(correction).clamp_(-g_bound, g_bound)

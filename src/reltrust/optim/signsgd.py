@@ -4,37 +4,52 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._checks import Closure, call, params_with_grads, require_lr
+from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, signed_lr
 
 
-class SignSGD(Optimizer):
+class SignSGD(RuleOptimizer):
     r"""Sign gradient descent: :math:`W \leftarrow W - \eta \, \mathrm{sign}(g)`, with :math:`\mathrm{sign}(0) = 0`.
 
     Source: Bernstein, Wang, Azizzadenesheli, Anandkumar, *signSGD*, ICML 2018, Algorithm 1 (arXiv 1802.04434).
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: the size of a step, finite and >= 0.
+        lr: the size of a step, finite and >= 0; a number or a tensor.
+        foreach, maximize, capturable, differentiable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
 
     Raises:
         ValueError: ``lr`` is outside its range.
-        RuntimeError: a gradient is sparse or complex.
+        RuntimeError: a gradient is sparse, a parameter is complex, or keywords exclude each other.
     """
 
-    def __init__(self, params: ParamsT, lr: float | Tensor) -> None:
-        require_lr(lr)
-        super().__init__(params, {"lr": lr})
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
 
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns the closure's loss, if there is one."""
-        loss = call(closure)
-        for group in self.param_groups:
-            for p, g in zip(*params_with_grads(group, "SignSGD"), strict=True):
-                if p.is_complex():
-                    raise RuntimeError("SignSGD does not support complex parameters: a complex gradient has no sign")
-                p.sub_(g.sign().mul_(group["lr"]))
-        return loss
+    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
+        return signsgd_update, {"lr": signed_lr(group)}
+
+
+def signsgd_update(w: Tensor, g: Tensor, *, lr: float | Tensor) -> None:
+    """W <- W - lr * sign(g), elementwise; overwrites ``w``."""
+    # torch's sign of NaN is 0 on some devices; here it is NaN, so that a broken run shows.
+    w.sub_(torch.where(g.isnan(), g, g.sign()).mul_(lr))

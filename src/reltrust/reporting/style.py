@@ -29,9 +29,11 @@ _OPTIMIZERS: dict[str, tuple[str, str, str, Any]] = {
     "sgd": ("SGD", "#999999", "v", (0, (3, 1, 1, 1))),
     "lars": ("LARS", "#E69F00", "P", (0, (4, 1, 1, 1))),
     "madam": ("Madam", "#009E73", "D", (0, (2, 1))),
+    "integer_madam": ("Madam (integer)", "#56B4E9", "d", (0, (2, 1, 1, 1))),
     "signsgd": ("signSGD", "#CC79A7", "X", (0, (1, 2))),
+    "novograd": ("NovoGrad", "#8C6D1F", "*", (0, (6, 1))),
 }
-_OTHERS = ("#56B4E9", "h", (0, (6, 2, 1, 2)))
+_OTHERS = ("#7A7A7A", "h", (0, (6, 2, 1, 2)))
 
 
 def label(optimizer: str) -> str:

@@ -1,0 +1,378 @@
+"""What turns an update rule into a torch optimizer: keywords, checks, state, and the ways to carry the rule out."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms, wide
+
+Closure = Callable[[], Any]
+Group = dict[str, Any]
+Rule = Callable[..., None]
+
+# Tensors of at most the first number of elements are stacked with others of their shape, up to the second number in
+# all; larger ones are updated by slices of the second number. A CPU's slices stay in its cache, temporaries included;
+# an accelerator's are long enough to hide the launches. Measured with benchmarks/optimizers.py.
+_STACK, _SLICE = 0, 1
+_SIZES = {"cpu": (2**15, 2**19)}
+_OTHER_SIZES = (2**20, 2**22)
+
+
+@dataclass(slots=True)
+class Block:
+    """Tensors of one shape, dtype and device, stacked to a matrix with one row for each; one tensor is one row."""
+
+    params: list[Tensor]  # as their owner knows them
+    weights: list[Tensor]  # of each parameter what this process holds, real
+    w: Tensor  # [n, k]: their values
+    w_is_view: bool  # whether writing to w writes to the weights
+    g: Tensor  # [n, k]: the gradients; never written to
+    states: list[dict[str, Tensor]]  # of each parameter; empty if there is none yet
+
+
+@dataclass(slots=True)
+class Rows:
+    """All that a step moves on one device and in one dtype: N rows, in blocks."""
+
+    blocks: list[Block]
+    state: dict[str, Tensor]  # [N, 1] each: the state that is one number a tensor
+
+    @property
+    def params(self) -> list[Tensor]:
+        """One a row."""
+        return [p for block in self.blocks for p in block.params]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.blocks[0].w.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.blocks[0].w.device
+
+    def w_norm(self) -> Tensor:
+        """[N, 1]: Frobenius norms of the weights, of all shards together."""
+        return norms([block.w for block in self.blocks], self.params)
+
+    def g_norm(self) -> Tensor:
+        """[N, 1]: Frobenius norms of the gradients, of all shards together."""
+        return norms([block.g for block in self.blocks], self.params)
+
+    def w_rms(self) -> Tensor:
+        """[N, 1]: root mean squares of the weights, of all shards together."""
+        numels = torch.tensor([[max(1, p.numel())] for p in self.params], device=self.device)
+        return self.w_norm() / wide(numels).sqrt()
+
+
+class RuleOptimizer(Optimizer):
+    """An optimizer whose update is a function of rows alone: ``rule(w, g, *moments, **settings)``.
+
+    The rule overwrites ``w`` and the moments with their values after the step. It knows nothing of parameters, groups
+    or state, so what drives it is free to hand it one tensor, a stack of small ones or a slice of a large one.
+
+    A subclass says which state it starts with (``_start``), which of it is elementwise (``_moments``), and which rule
+    with which settings moves the rows (``_rule``). The keywords that torch's optimizers share mean here:
+
+    - ``foreach``: True (as None, the default) stacks small tensors of one shape; False takes each tensor alone
+    - ``maximize``: ascend instead of descend
+    - ``capturable``: accepted for torch's sake; a step never looks at the device's numbers, so it always is
+    - ``differentiable``: autograd sees the step
+    - ``fused``: one kernel for the whole update. On CUDA, Fromage, LARS and Madam have kernels for all tensors at once;
+      everything else is compiled by ``torch.compile`` at the first step
+    """
+
+    _moments: ClassVar[tuple[str, ...]] = ()  # the names of the elementwise state
+    _complex: ClassVar[bool] = False  # whether the update has a meaning for complex parameters
+
+    def __init__(self, params: ParamsT, **defaults: Any) -> None:
+        super().__init__(params, defaults)  # adds the groups, and so checks them
+
+    # --- what a subclass defines -------------------------------------------------------------------------------------
+
+    def _check(self, group: Group) -> None:
+        """Raises ValueError on a hyperparameter outside its range."""
+        lr = group["lr"]
+        if isinstance(lr, Tensor):
+            require("lr", lr, lr.numel() == 1, "a number or a tensor of one element")
+            if lr.device.type == "cpu":
+                require("lr", lr, math.isfinite(float(lr)) and float(lr) >= 0, "finite and >= 0")
+        else:
+            require("lr", lr, math.isfinite(lr) and lr >= 0, "a finite number >= 0")
+        if group["foreach"] and group["fused"]:
+            raise RuntimeError("foreach=True and fused=True exclude each other")
+        if group["differentiable"] and group["fused"]:
+            raise RuntimeError("differentiable=True and fused=True exclude each other")
+
+    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
+        """The state that is one number a tensor, before the first step: [n, 1] for each name."""
+        return {}
+
+    def _start_moments(self, w: Tensor, start: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
+        """The elementwise state of [n, k] weights before the first step, [n, k] each; ``start`` is ``_start``'s."""
+        return {key: torch.zeros_like(w, dtype=computing_dtype(w.dtype)) for key in self._moments}
+
+    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
+        """The rule and its settings, [n, 1] each or the same for all rows. Brings ``rows.state`` to this step."""
+        raise NotImplementedError
+
+    def _rescale(self, rows: Rows, group: Group) -> Tensor | None:
+        """[n, 1]: what the updated weights are multiplied by, if by anything."""
+        return None
+
+    def _fused_on_cuda(self, rows: Rows, settings: dict[str, Any]) -> bool:
+        """Carries out the rule on all these CUDA tensors with one kernel; False if this optimizer has none for them."""
+        return False
+
+    # --- torch's contract --------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As torch's; raises ValueError on a hyperparameter outside its range, and adds nothing then."""
+        self._check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Gives the groups of an older state the keywords that it did not know yet."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for key, parameter in inspect.signature(type(self)).parameters.items():
+                if parameter.default is not inspect.Parameter.empty:
+                    group.setdefault(key, parameter.default)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but tensors keep the dtype they were saved with, as float32 moments of float16 weights must."""
+        super().load_state_dict(state_dict)
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(saved, params, strict=True):
+            for key, value in state_dict["state"].get(i, {}).items():
+                loaded = self.state[p][key]
+                if isinstance(value, Tensor) and (loaded.dtype != value.dtype or loaded.device != p.device):
+                    self.state[p][key] = value.to(device=p.device)
+
+    def step(self, closure: Closure | None = None) -> Any:
+        """One update of every parameter that has a gradient; returns the closure's loss, None without a closure.
+
+        Raises:
+            RuntimeError: a gradient is sparse, or a parameter complex where that has no meaning; nothing has moved.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        moving = [self._moving(group) for group in self.param_groups]
+        for group, alike in zip(self.param_groups, moving, strict=True):
+            with torch.set_grad_enabled(group["differentiable"]):
+                for pairs in alike:
+                    self._step_alike(pairs, group)
+        return loss
+
+    # --- the ways to carry out a step --------------------------------------------------------------------------------
+
+    def _moving(self, group: Group) -> list[list[tuple[Tensor, Tensor]]]:
+        """The (parameter, gradient) pairs of the group, in lists of one device, dtype and kind of tensor each."""
+        alike: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        for p in group["params"]:
+            if (g := p.grad) is None:
+                continue
+            if g.layout != torch.strided:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+            if p.is_complex() and not self._complex:
+                raise RuntimeError(f"{type(self).__name__} does not support complex parameters: they have no sign")
+            alike.setdefault((p.device, p.dtype, g.dtype, is_sharded(p)), []).append((p, g))
+        return list(alike.values())
+
+    def _step_alike(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
+        """One step of parameters of one device and dtype."""
+        differentiable = group["differentiable"]
+        rows = Rows(self._blocks(pairs, group), {})
+        self._start_state(rows, group)
+        states = [state for block in rows.blocks for state in block.states]
+        joined = {
+            key: _join([s[key] for s in states]) for key in (states[0] if states else ()) if key not in self._moments
+        }
+        rows.state = {key: value for key, (value, _) in joined.items()}
+
+        rule, settings = self._rule(rows, group)
+        on_cuda = group["fused"] and rows.device.type == "cuda" and not torch.compiler.is_compiling()
+        if not (on_cuda and self._fused_on_cuda(rows, settings)):
+            sizes = [len(block.params) for block in rows.blocks]
+            by_block = {k: v.split(sizes) for k, v in settings.items() if isinstance(v, Tensor) and v.dim() == 2}
+            for i, block in enumerate(rows.blocks):
+                self._step_block(rule, block, settings | {key: values[i] for key, values in by_block.items()}, group)
+        factor = self._rescale(rows, group)
+        if factor is not None:
+            for block, f in zip(
+                rows.blocks, factor.to(rows.dtype).split([len(b.params) for b in rows.blocks]), strict=True
+            ):
+                block.w = block.w * f if differentiable else block.w.mul_(f)
+
+        for block in rows.blocks:
+            if not block.w_is_view:
+                _scatter(block.w, block.weights)
+        for key, value in rows.state.items():
+            before, is_view = joined[key]
+            if differentiable:
+                for s, number in zip(states, value.flatten().unbind(), strict=True):
+                    s[key] = number
+            elif value is not before or not is_view:
+                _scatter(value, [s[key] for s in states])
+
+    def _blocks(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> list[Block]:
+        """Small tensors of one shape, all with state or all without, stacked; every other tensor alone."""
+        differentiable, first = group["differentiable"], pairs[0][0]
+        sharded, plain = is_sharded(first), not is_sharded(first) and not first.is_complex()
+        alone = group["foreach"] is False or differentiable or sharded or torch.compiler.is_compiling()
+        stack, whole = _SIZES.get(first.device.type, _OTHER_SIZES)
+
+        chosen: list[list[tuple[Tensor, Tensor, Any]]] = []
+        filling: dict[Any, list[tuple[Tensor, Tensor, Any]]] = {}
+        for p, g in pairs:
+            member = (p, g, self.state.get(p))
+            numel = 0 if alone else p.numel()
+            if alone or numel > stack:
+                chosen.append([member])
+                continue
+            key = (p.shape, member[2] is None)
+            if (members := filling.get(key)) is None or (len(members) + 1) * numel > whole:
+                filling[key] = members = []
+                chosen.append(members)
+            members.append(member)
+
+        blocks = []
+        for members in chosen:
+            params, grads, states = map(list, zip(*members, strict=True))
+            weights = params if plain else [_real(local(p)) for p in params]
+            w, w_is_view = _join(weights)
+            if differentiable:  # autograd keeps what the step starts from, so it works on a copy
+                w, w_is_view = w.clone(), False
+            g, _ = _join(grads if plain else [_real(local(g)) for g in grads])
+            blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
+        return blocks
+
+    def _start_state(self, rows: Rows, group: Group) -> None:
+        """Gives the rows that have no state the state of before their first step."""
+        new = Rows([block for block in rows.blocks if not block.states], {})
+        if not new.blocks:
+            return
+        started = self._start(new, group)
+        if not started:
+            return
+        for key, value in started.items():
+            for p, number in zip(new.params, value.flatten().unbind(), strict=True):
+                self.state[p][key] = number
+        at = 0
+        for block in new.blocks:
+            own = {key: value[at : at + len(block.params)] for key, value in started.items()}
+            at += len(block.params)
+            block.states = [self.state[p] for p in block.params]
+            self._put_moments(block, self._start_moments(block.w, own, group))
+
+    def _put_moments(self, block: Block, moments: dict[str, Tensor]) -> None:
+        for key, value in moments.items():
+            rows = value.unbind() if len(block.params) > 1 else (value,)
+            for p, weight, state, row in zip(block.params, block.weights, block.states, rows, strict=True):
+                state[key] = like_shards(row.view(weight.shape), p)
+
+    def _step_block(self, rule: Rule, block: Block, settings: dict[str, Any], group: Group) -> None:
+        """Brings ``block.w`` and the elementwise state to this step."""
+        differentiable, compiling = group["differentiable"], torch.compiler.is_compiling()
+        w, g = block.w, block.g
+        states = [[local(state[key]) for state in block.states] for key in self._moments]
+        joined = [_join(tensors) for tensors in states]
+        moments = [value.clone() if differentiable else value for value, _ in joined]
+        if differentiable:
+            w = block.w = block.w.clone()
+
+        size = _SIZES.get(w.device.type, _OTHER_SIZES)[_SLICE]
+        if group["fused"] and not compiling:
+            _compiled(rule)(w, g, moments, settings)
+        elif w.numel() <= size or differentiable or compiling:
+            _apply(rule, w, g, moments, settings)
+        else:
+            for w_slice, g_slice, *m_slices in zip(*(x.split(size, 1) for x in (w, g, *moments)), strict=True):
+                _apply(rule, w_slice, g_slice, m_slices, settings)
+
+        if differentiable:
+            self._put_moments(block, dict(zip(self._moments, moments, strict=True)))
+            return
+        for tensors, (value, is_view) in zip(states, joined, strict=True):
+            if not is_view:
+                _scatter(value, tensors)
+
+
+def _apply(rule: Rule, w: Tensor, g: Tensor, moments: list[Tensor], settings: dict[str, Any]) -> None:
+    """Carries out the rule, in float32 where ``w`` is less precise."""
+    dtype = computing_dtype(w.dtype)
+    precise = w.to(dtype)
+    rule(precise, g.to(dtype), *moments, **settings)
+    if precise is not w:
+        w.copy_(precise)
+
+
+@cache
+def _compiled(rule: Rule) -> Callable[..., None]:
+    def apply(w: Tensor, g: Tensor, moments: list[Tensor], settings: dict[str, Any]) -> None:
+        _apply(rule, w, g, moments, settings)
+
+    return torch.compile(apply, dynamic=True, fullgraph=True)
+
+
+def _join(tensors: list[Tensor]) -> tuple[Tensor, bool]:
+    """[n, k] from n tensors of k elements, and whether it is a view: writing to a view writes to the tensors."""
+    first, n, k = tensors[0], len(tensors), tensors[0].numel()
+    if n == 1:
+        return first.reshape(1, k), first.is_contiguous()
+    if not torch.compiler.is_compiling() and _are_consecutive(tensors):
+        return first.as_strided((n, k), (k, 1)), True
+    return torch.stack(tensors).view(n, k), False
+
+
+def _are_consecutive(tensors: list[Tensor]) -> bool:
+    """Whether the tensors, of one shape, lie one after another in one storage."""
+    first = tensors[0]
+    address, size = first.data_ptr(), first.numel() * first.element_size()
+    if not size or tensors[1].data_ptr() != address + size:
+        return False
+    for t in tensors:
+        if t.data_ptr() != address or not t.is_contiguous():
+            return False
+        address += size
+    # Storages do not overlap, so addresses within the first one's are of tensors in it.
+    room = first.untyped_storage().nbytes() - first.storage_offset() * first.element_size()
+    return len(tensors) * size <= room
+
+
+def _scatter(rows: Tensor, tensors: list[Tensor]) -> None:
+    if len(tensors) == 1:
+        tensors[0].copy_(rows.view(tensors[0].shape))
+    else:
+        torch._foreach_copy_(tensors, list(rows.view(len(tensors), *tensors[0].shape).unbind()))
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def live_lr(group: Group) -> float | Tensor:
+    """The learning rate of this step: a number or a 0-d tensor."""
+    lr: float | Tensor = group["lr"]
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+
+
+def signed_lr(group: Group) -> float | Tensor:
+    """``live_lr``, negative if the group ascends."""
+    return -live_lr(group) if group["maximize"] else live_lr(group)
+
+
+def require(argument: str, value: Any, holds: bool, allowed: str) -> None:
+    """Raises a ValueError that names the argument, its value and the allowed range, unless ``holds``."""
+    if not holds:
+        raise ValueError(f"{argument}={value!r} is not allowed: {allowed}")

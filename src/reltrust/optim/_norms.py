@@ -1,0 +1,124 @@
+"""Precision and norms: of the rows of a matrix, right over the whole range of floating point and over every shard."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Norms in float32 between these two bounds have lost nothing to the under- or overflow of squares.
+_SAFE_NORMS = (1e-15, 1e15)
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float64, or in float32 where the device has no float64."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def computing_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What updates and moments of parameters of ``dtype`` are computed in: float32 for what is less precise."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def norms(blocks: Sequence[Tensor], of: Sequence[Tensor]) -> Tensor:
+    """The norm of each row of each block.
+
+    Args:
+        blocks: real matrices [n_i, k_i], on one device and of one floating dtype.
+        of: the parameters that the N = sum of n_i rows belong to, in order. Where one is a ``DTensor``, its row is this
+            process's part of it, and the norm is that of the whole.
+
+    Returns:
+        [N, 1] in float64 (float32 where the device has none).
+    """
+    first = blocks[0]
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        here = torch.cat([_row_norms(block) for block in blocks])
+    elif first.device.type == "cpu" and first.dtype == torch.float32:
+        here = _quick_cpu_norms(blocks)
+    else:
+        here = _foreach_norms(blocks)
+    return _over_shards(here, of).unsqueeze(1)
+
+
+def _row_norms(block: Tensor) -> Tensor:
+    row_norms: Tensor = torch.linalg.vector_norm(block, dim=1, dtype=wide(block.new_empty(0)).dtype)
+    return row_norms
+
+
+def _foreach_norms(blocks: Sequence[Tensor]) -> Tensor:
+    """Single rows all at once: on CUDA in a few launches, however many they are."""
+    single = [block for block in blocks if len(block) == 1]
+    norms = iter(torch._foreach_norm(single, dtype=wide(single[0].new_empty(0)).dtype) if single else ())
+    return torch.cat([next(norms).view(1) if len(block) == 1 else _row_norms(block) for block in blocks])
+
+
+def _quick_cpu_norms(blocks: Sequence[Tensor]) -> Tensor:
+    """In float32, which is much faster, and again in float64 where that was not safe."""
+    quick = torch.cat([_quick_cpu_row_norms(block) for block in blocks])
+    low, high = _SAFE_NORMS
+    clamped = quick.clamp(low, high)
+    if clamped.equal(quick):
+        return quick.double()
+    # Zeros come here too: float32 cannot tell them from what is very small.
+    unsafe = clamped.ne(quick).split([len(block) for block in blocks])
+    redone = [_row_norms(block) if any_unsafe.any() else None for block, any_unsafe in zip(blocks, unsafe, strict=True)]
+    parts = zip(redone, quick.split([len(block) for block in blocks]), strict=True)
+    return torch.cat([part.double() if again is None else again for again, part in parts])
+
+
+def _quick_cpu_row_norms(block: Tensor) -> Tensor:
+    if len(block) == 1:  # a BLAS dot product reads memory faster than a norm does
+        return torch.dot(block[0], block[0]).sqrt_().view(1)
+    row_norms: Tensor = torch.linalg.vector_norm(block, dim=1)
+    return row_norms
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether ``x`` is a ``DTensor``; asked in a way that does not import torch.distributed.tensor."""
+    return hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def local(x: Tensor) -> Tensor:
+    """This process's part of a ``DTensor``; any other tensor as it is. A view: writing to it writes to ``x``."""
+    sharded: Any = x
+    part: Tensor = sharded.to_local() if is_sharded(x) else x
+    return part
+
+
+def whole(x: Tensor) -> Tensor:
+    """All parts of a ``DTensor`` together (a collective call); any other tensor as it is."""
+    sharded: Any = x
+    full: Tensor = sharded.full_tensor() if is_sharded(x) else x
+    return full
+
+
+def like_shards(x: Tensor, like: Tensor) -> Tensor:
+    """``x``, a tensor of this process, as a ``DTensor`` that is sharded like ``like``, if ``like`` is one."""
+    if not is_sharded(like):
+        return x
+    from torch.distributed.tensor import DTensor
+
+    sharded: Any = like
+    return DTensor.from_local(
+        x, sharded.device_mesh, sharded.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def _over_shards(here: Tensor, of: Sequence[Tensor]) -> Tensor:
+    """[n]: the norms of the whole tensors from those of this process's parts; one collective call for each mesh."""
+    meshes: dict[Any, list[int]] = {}
+    for i, p in enumerate(of):
+        if is_sharded(p):
+            sharded: Any = p
+            meshes.setdefault((sharded.device_mesh, sharded.placements), []).append(i)
+    if not meshes:
+        return here
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    everywhere = here.clone()
+    for (mesh, placements), indices in meshes.items():
+        partial = [Replicate() if p.is_replicate() else Partial("sum") for p in placements]
+        squares = DTensor.from_local(here[indices].square(), mesh, partial, run_check=False)
+        everywhere[indices] = squares.full_tensor().sqrt()
+    return everywhere

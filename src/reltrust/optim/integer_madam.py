@@ -1,0 +1,173 @@
+"""Integer (B-bit) Madam: a weight is a sign and an integer level, and a step moves the level by whole numbers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from reltrust.optim import lns
+from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._norms import computing_dtype, whole
+from reltrust.optim.madam import bias_correction, check_madam, normalised_gradient
+
+_INITS = ("quantize", "random")
+
+
+class IntegerMadam(RuleOptimizer):
+    r"""Madam on weights :math:`W = \mathrm{sign} \cdot w_{max} \, e^{-b n}` with integer levels :math:`n`.
+
+    At its first step each tensor fixes :math:`w_{max} = p_{scale} \sqrt{\overline{W_0^2}}` and its levels. With the
+    clipped normalised gradient :math:`\hat g` of :class:`~reltrust.optim.Madam`, :math:`b` = ``base_lr``,
+    :math:`K` = ``levels`` and :math:`f = \eta / b`:
+
+    .. math::
+        n &\leftarrow \mathrm{clip}(n + \mathrm{round}(f \hat g) \, \mathrm{sign}(W), \; 0, \; K - 1) \\
+        W &\leftarrow \mathrm{sign}(W) \, w_{max} \, e^{-b n}
+
+    :math:`f` is the published ``lr_factor``. It is read at each step, so that every schedule of ``lr`` decays the
+    factor, as published, and leaves the weights that can be reached as they are. Signs never change; a weight of zero
+    stays zero. The levels are kept as integers of the smallest dtype that holds them
+    (:func:`~reltrust.optim.lns.level_dtype`); the parameters hold the weights that they mean.
+    :func:`reltrust.optim.lns.save` keeps a trained model in B + 1 bits a weight.
+
+    Source: arXiv 2006.14560, section 4 and the authors' experiments (4096, 1024 and 256 levels are 12, 10 and 8 bits).
+    Published is ``init="random"``, which draws all magnitudes anew and keeps only the signs of the weights.
+
+    Args:
+        params: parameters, or dicts that define parameter groups.
+        lr: the step in log |W| per unit of normalised gradient, finite and >= 0; a number or a tensor.
+        base_lr: b, the distance of two levels in log |W|, finite and > 0. A change of it changes what the levels mean.
+        levels: K, in 2..65536.
+        p_scale, g_bound, beta: as in :class:`~reltrust.optim.Madam`.
+        init: ``"quantize"`` takes the nearest level of each given weight, ``"random"`` draws it uniformly from 0..K-2
+            with torch's generator of the parameter's device.
+        foreach, maximize, capturable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
+        differentiable: must be False, as rounding has no gradient.
+
+    Raises:
+        ValueError: an argument is outside its range.
+        RuntimeError: a gradient is sparse, a parameter is complex, or keywords exclude each other.
+    """
+
+    _moments = ("level", "exp_avg_rms")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        base_lr: float = 0.001,
+        levels: int = 4096,
+        p_scale: float = 3.0,
+        g_bound: float = 10.0,
+        beta: float = 0.999,
+        init: str = "quantize",
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            base_lr=base_lr,
+            levels=levels,
+            p_scale=p_scale,
+            g_bound=g_bound,
+            beta=beta,
+            init=init,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
+
+    def _check(self, group: Group) -> None:
+        super()._check(group)
+        check_madam(group)
+        lns.check_base_lr(group["base_lr"])
+        lns.level_dtype(group["levels"])
+        require("init", group["init"], group["init"] in _INITS, f"one of {', '.join(_INITS)}")
+        if group["differentiable"]:
+            raise RuntimeError("IntegerMadam cannot be differentiable=True: rounding has no gradient")
+
+    def quantized(self, param: Tensor) -> tuple[lns.Quantized, int, float] | None:
+        """(signs, levels and w_max; K; b) of a parameter as it stands now.
+
+        None before its first step, and for a parameter that has been changed by other hands since its last.
+        """
+        state = self.state.get(param)
+        if not state:
+            return None
+        group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
+        levels, base_lr = group["levels"], group["base_lr"]
+        weight, level = whole(param.detach()), whole(state["level"])
+        w_max = (group["p_scale"] * state["init_rms"]).to(computing_dtype(weight.dtype))
+        held = lns.Quantized(weight.sign().to(torch.int8), level, w_max)
+        meant = lns.dequantize(*held, levels=levels, base_lr=base_lr, dtype=weight.dtype)
+        return (held, levels, base_lr) if torch.equal(meant, weight) else None
+
+    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
+        init_rms = rows.w_rms()
+        return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
+
+    def _start_moments(self, w: Tensor, start: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
+        levels = group["levels"]
+        if group["init"] == "random":
+            level = torch.randint(levels - 1, w.shape, device=w.device).to(lns.level_dtype(levels))
+        else:
+            scale = group["p_scale"] * start["init_rms"]
+            level = lns.quantize(w, levels=levels, base_lr=group["base_lr"], scale=scale).level
+        return {"level": level, "exp_avg_rms": torch.zeros_like(w, dtype=computing_dtype(w.dtype))}
+
+    def _moving(self, group: Group) -> list[list[tuple[Tensor, Tensor]]]:
+        levels = group["levels"]
+        dtype = lns.level_dtype(levels)
+        for state in (self.state[p] for p in group["params"] if p in self.state):
+            if state["level"].dtype != dtype:  # the group's levels have changed since
+                state["level"] = state["level"].to(torch.int32).clamp_(max=levels - 1).to(dtype)
+        return super()._moving(group)
+
+    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
+        levels, base_lr, dtype = group["levels"], group["base_lr"], rows.dtype
+        computing = computing_dtype(dtype)
+        return integer_madam_update, {
+            "w_max": (group["p_scale"] * rows.state["init_rms"]).to(computing),
+            "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(computing),
+            "lr_factor": signed_lr(group) / base_lr,
+            "g_bound": group["g_bound"],
+            "keep": group["beta"] ** 0.5,
+            "gain": (1 - group["beta"]) ** 0.5,
+            "magnitudes": lns.relative_magnitudes(levels, base_lr, rows.device, dtype),
+            "dtype": dtype,
+        }
+
+
+def integer_madam_update(
+    w: Tensor,  # [n, k]: n tensors of k weights, of which only the signs count; overwritten
+    g: Tensor,  # [n, k]
+    level: Tensor,  # [n, k]: n, of any integer dtype; overwritten
+    exp_avg_rms: Tensor,  # [n, k]: sqrt(v); overwritten
+    *,
+    w_max: Tensor,  # [n, 1]
+    correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
+    lr_factor: float | Tensor,  # f: a number, 0-d or [n, 1]
+    g_bound: float,
+    keep: float,  # sqrt(beta)
+    gain: float,  # sqrt(1 - beta)
+    magnitudes: Tensor,  # [K]: exp(-b n)
+    dtype: torch.dtype,  # of the parameters
+) -> None:
+    """One step of :class:`IntegerMadam` by its equations."""
+    normalised = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
+    levels, sign = len(magnitudes), w.sign()
+    # No move is longer than the scale; a longer one might not fit in an int32.
+    move = (normalised * lr_factor).round_().mul_(sign).clamp_(-levels, levels)
+    moved = move.to(torch.int32).add_(level.to(torch.int32)).clamp_(0, levels - 1)
+    # An integer has no NaN; the weight shows that the run is broken.
+    sign = torch.where(normalised.isnan(), normalised, sign)
+    w.copy_(lns.weights_of(sign, moved, w_max, magnitudes, dtype))
+    level.copy_(moved)
