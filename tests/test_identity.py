@@ -66,6 +66,7 @@ OTHERS: dict[str, Any] = {
     "optimizer.name": "another",
     "optimizer.target": "torch.optim.Rprop",
     "optimizer.p_bound": 1.0,
+    "optimizer.init": "random",
     "schedule.name": None,  # changes the other keys too: see below
     "training.steps": 240,
     "training.log_every": 15,
