@@ -68,8 +68,8 @@ class Rows:
 
     def w_rms(self) -> Tensor:
         """[N, 1]: root mean squares of the weights, of all shards together."""
-        numels = torch.tensor([[max(1, p.numel())] for p in self.params], device=self.device)
-        return self.w_norm() / wide(numels).sqrt()
+        roots = wide(torch.tensor([[max(1, p.numel())] for p in self.params])).sqrt_()
+        return self.w_norm() / roots.to(self.device, non_blocking=True)
 
 
 class RuleOptimizer(Optimizer):
@@ -91,6 +91,7 @@ class RuleOptimizer(Optimizer):
 
     _moments: ClassVar[tuple[str, ...]] = ()  # the names of the elementwise state
     _complex: ClassVar[bool] = False  # whether the update has a meaning for complex parameters
+    _kernel: ClassVar[str | None] = None  # the name of the rule's kernel in _triton.py, if it has one
 
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
         super().__init__(params, defaults)  # adds the groups, and so checks them
@@ -126,10 +127,6 @@ class RuleOptimizer(Optimizer):
     def _rescale(self, rows: Rows, group: Group) -> Tensor | None:
         """[n, 1]: what the updated weights are multiplied by, if by anything."""
         return None
-
-    def _fused_on_cuda(self, rows: Rows, settings: dict[str, Any]) -> bool:
-        """Carries out the rule on all these CUDA tensors with one kernel; False if this optimizer has none for them."""
-        return False
 
     # --- torch's contract --------------------------------------------------------------------------------------------
 
@@ -201,8 +198,9 @@ class RuleOptimizer(Optimizer):
         rows.state = {key: value for key, (value, _) in joined.items()}
 
         rule, settings = self._rule(rows, group)
-        on_cuda = group["fused"] and rows.device.type == "cuda" and not torch.compiler.is_compiling()
-        if not (on_cuda and self._fused_on_cuda(rows, settings)):
+        if self._by_kernel(group, rows.device, sharded=is_sharded(pairs[0][0])):
+            self._step_by_kernel(rows, settings)
+        else:
             sizes = [len(block.params) for block in rows.blocks]
             by_block = {k: v.split(sizes) for k, v in settings.items() if isinstance(v, Tensor) and v.dim() == 2}
             for i, block in enumerate(rows.blocks):
@@ -229,7 +227,8 @@ class RuleOptimizer(Optimizer):
         """Small tensors of one shape, all with state or all without, stacked; every other tensor alone."""
         differentiable, first = group["differentiable"], pairs[0][0]
         sharded, plain = is_sharded(first), not is_sharded(first) and not first.is_complex()
-        alone = group["foreach"] is False or differentiable or sharded or torch.compiler.is_compiling()
+        by_kernel = self._by_kernel(group, first.device, sharded)
+        alone = group["foreach"] is False or differentiable or sharded or by_kernel or torch.compiler.is_compiling()
         stack, whole = _SIZES.get(first.device.type, _OTHER_SIZES)
 
         chosen: list[list[tuple[Tensor, Tensor, Any]]] = []
@@ -280,6 +279,24 @@ class RuleOptimizer(Optimizer):
             rows = value.unbind() if len(block.params) > 1 else (value,)
             for p, weight, state, row in zip(block.params, block.weights, block.states, rows, strict=True):
                 state[key] = like_shards(row.view(weight.shape), p)
+
+    def _by_kernel(self, group: Group, device: torch.device, sharded: bool) -> bool:
+        """Whether one kernel updates all tensors at once."""
+        asked = group["fused"] and self._kernel is not None and device.type == "cuda"
+        return asked and not sharded and not torch.compiler.is_compiling()
+
+    def _step_by_kernel(self, rows: Rows, settings: dict[str, Any]) -> None:
+        """Brings every block's ``w`` and the elementwise state to this step."""
+        from reltrust.optim import _triton  # needs triton, which comes with torch's CUDA builds
+
+        joined = {key: [_join([block.states[0][key]]) for block in rows.blocks] for key in self._moments}
+        moments = [[value for value, _ in values] for values in joined.values()]
+        update = getattr(_triton, str(self._kernel))
+        update([block.w for block in rows.blocks], [block.g for block in rows.blocks], *moments, **settings)
+        for key, values in joined.items():
+            for block, (value, is_view) in zip(rows.blocks, values, strict=True):
+                if not is_view:
+                    _scatter(value, [block.states[0][key]])
 
     def _step_block(self, rule: Rule, block: Block, settings: dict[str, Any], group: Group) -> None:
         """Brings ``block.w`` and the elementwise state to this step."""

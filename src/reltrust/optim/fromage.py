@@ -36,6 +36,7 @@ class Fromage(RuleOptimizer):
     """
 
     _complex = True
+    _kernel = "relative_update"
     _shrinks: ClassVar[bool] = True  # LARS leaves the factor 1/sqrt(1 + lr^2) out
 
     def __init__(

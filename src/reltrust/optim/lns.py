@@ -103,7 +103,11 @@ def relative_magnitudes(levels: int, base_lr: float, device: torch.device, dtype
 
     One table in float64, rounded once: so every device and every way to carry out a step has the same numbers.
     """
-    return torch.exp(-base_lr * torch.arange(levels, dtype=torch.float64)).to(computing_dtype(dtype)).to(device)
+    return (
+        torch.exp(-base_lr * torch.arange(levels, dtype=torch.float64))
+        .to(computing_dtype(dtype))
+        .to(device, non_blocking=True)
+    )
 
 
 def weights_of(sign: Tensor, level: Tensor, scale: Tensor, magnitudes: Tensor, dtype: torch.dtype) -> Tensor:

@@ -44,6 +44,7 @@ class Madam(RuleOptimizer):
     """
 
     _moments = ("exp_avg_rms",)
+    _kernel = "madam_update"
 
     def __init__(
         self,
