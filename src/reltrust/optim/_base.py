@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms, wide
+from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms
 
 Closure = Callable[[], Any]
 Group = dict[str, Any]
@@ -68,8 +68,9 @@ class Rows:
 
     def w_rms(self) -> Tensor:
         """[N, 1]: root mean squares of the weights, of all shards together."""
-        roots = wide(torch.tensor([[max(1, p.numel())] for p in self.params])).sqrt_()
-        return self.w_norm() / roots.to(self.device, non_blocking=True)
+        norm = self.w_norm()
+        roots = torch.tensor([[max(1, p.numel()) ** 0.5] for p in self.params], dtype=norm.dtype)
+        return norm / roots.to(self.device, non_blocking=True)
 
 
 class RuleOptimizer(Optimizer):

@@ -52,7 +52,7 @@ def madam_update(
     keep: float,
     gain: float,
 ) -> None:
-    """:func:`reltrust.optim.madam.madam_update` of n tensors, [1, k_i] each, contiguous; settings of rows are [n, 1]."""
+    """:func:`reltrust.optim.madam.madam_update` of n tensors, [1, k_i] each, contiguous; row settings are [n, 1]."""
     pieces, offsets = _pieces(tuple(w.numel() for w in weights), weights[0].device)
     _madam_kernel[(len(pieces),)](
         _addresses(weights, grads, exp_avg_rms),
@@ -82,7 +82,7 @@ def _each(setting: float | Tensor, like: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _pieces(numels: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """For each piece (its tensor, the elements that this has left), int64 [pieces, 2], and where it starts, [pieces]."""
+    """For each piece (its tensor, elements that this has left), int64 [pieces, 2], and where it starts, [pieces]."""
     table = [(i, n - start, start) for i, n in enumerate(numels) for start in range(0, n, _PIECE)]
     whole = torch.tensor(table, dtype=torch.int64).reshape(-1, 3).to(device)
     return whole[:, :2].contiguous(), whole[:, 2].contiguous()
