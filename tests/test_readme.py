@@ -5,8 +5,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "experiments/mlp_depth/README.md"]
@@ -50,16 +52,40 @@ def test_every_script_that_is_shown_exists_and_explains_itself() -> None:
         assert answer.returncode == 0, answer.stderr
 
 
-def test_the_snippet_runs_in_somebody_elses_loop() -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(
-        snippet + "before = model.weight.detach().clone()\n"
-        "model(torch.ones(4, 10)).square().mean().backward()\noptimizer.step()\n"
-        "moved = float((model.weight - before).norm() / before.norm())\n",
-        names,
+def snippet(containing: str) -> str:
+    (found,) = [s for s in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if containing in s]
+    return str(found)
+
+
+def somebody_elses() -> dict[str, Any]:
+    """What a reader has before the first line of ours: a model, a loss and batches."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    batches = [(x := torch.randn(16, 10), x.sum(1, keepdim=True)) for _ in range(100)]
+    return {"model": model, "batches": batches, "loss_of": torch.nn.functional.mse_loss}
+
+
+def loss(names: dict[str, Any]) -> float:
+    return sum(float(names["loss_of"](names["model"](x), y)) for x, y in names["batches"])
+
+
+def test_the_three_lines_train_in_somebody_elses_loop() -> None:
+    names = somebody_elses()
+    before = loss(names)
+    exec(snippet("Fromage"), names)
+    assert loss(names) < 0.3 * before
+
+
+def test_the_snippet_of_the_saved_model_loads_it_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = somebody_elses()
+    train = (
+        "for x, y in batches:\n    optimizer.zero_grad()\n    loss_of(model(x), y).backward()\n    optimizer.step()\n"
     )
-    assert names["moved"] == pytest.approx(0.01, rel=0.01)
+    train += "trained = {key: value.clone() for key, value in model.state_dict().items()}\n"
+    exec(re.sub(r"\.\.\. .*\n", train, snippet("lns.save")), names)
+    for key, value in names["model"].state_dict().items():
+        assert torch.equal(value, names["trained"][key])
 
 
 def test_the_claims_table_is_that_of_the_committed_results(tmp_path: Path) -> None:
