@@ -61,12 +61,13 @@ def somebody_elses() -> dict[str, Any]:
     """What a reader has before the first line of ours: a model, a loss and batches."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    batches = [(x := torch.randn(16, 10), x.sum(1, keepdim=True)) for _ in range(100)]
+    batches = [(x := torch.randn(16, 10), x.sum(1, keepdim=True)) for _ in range(400)]
     return {"model": model, "batches": batches, "loss_of": torch.nn.functional.mse_loss}
 
 
 def loss(names: dict[str, Any]) -> float:
-    return sum(float(names["loss_of"](names["model"](x), y)) for x, y in names["batches"])
+    with torch.no_grad():
+        return sum(float(names["loss_of"](names["model"](x), y)) for x, y in names["batches"])
 
 
 def test_the_three_lines_train_in_somebody_elses_loop() -> None:
