@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms
+from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms, sharded_alike
 
 Closure = Callable[[], Any]
 Group = dict[str, Any]
@@ -21,7 +21,6 @@ Rule = Callable[..., None]
 # Tensors of at most the first number of elements are stacked with others of their shape, up to the second number in
 # all; larger ones are updated by slices of the second number. A CPU's slices stay in its cache, temporaries included;
 # an accelerator's are long enough to hide the launches. Measured with benchmarks/optimizers.py.
-_STACK, _SLICE = 0, 1
 _SIZES = {"cpu": (2**15, 2**19)}
 _OTHER_SIZES = (2**20, 2**22)
 
@@ -105,7 +104,7 @@ class RuleOptimizer(Optimizer):
         if isinstance(lr, Tensor):
             require("lr", lr, lr.numel() == 1, "a number or a tensor of one element")
             if lr.device.type == "cpu":
-                require("lr", lr, math.isfinite(float(lr)) and float(lr) >= 0, "finite and >= 0")
+                require("lr", lr, math.isfinite(lr.detach()) and float(lr.detach()) >= 0, "finite and >= 0")
         else:
             require("lr", lr, math.isfinite(lr) and lr >= 0, "a finite number >= 0")
         if group["foreach"] and group["fused"]:
@@ -125,15 +124,20 @@ class RuleOptimizer(Optimizer):
         """The rule and its settings, [n, 1] each or the same for all rows. Brings ``rows.state`` to this step."""
         raise NotImplementedError
 
-    def _rescale(self, rows: Rows, group: Group) -> Tensor | None:
-        """[n, 1]: what the updated weights are multiplied by, if by anything."""
-        return None
+    def _rescales(self, group: Group) -> bool:
+        """Whether the updated weights are then multiplied by ``_rescale``."""
+        return False
+
+    def _rescale(self, rows: Rows, group: Group) -> Tensor:
+        """[n, 1]: what the updated weights are multiplied by."""
+        raise NotImplementedError
 
     # --- torch's contract --------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch's; raises ValueError on a hyperparameter outside its range, and adds nothing then."""
-        self._check({**self.defaults, **param_group})
+        if isinstance(param_group, dict):  # torch refuses what is not
+            self._check({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -146,13 +150,20 @@ class RuleOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but tensors keep the dtype they were saved with, as float32 moments of float16 weights must."""
-        super().load_state_dict(state_dict)
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        read: list[dict[str, Any]] = []  # after the hooks that the user has registered
+        last = self.register_load_state_dict_pre_hook(lambda _, state: read.append(state))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
+        saved = [i for group in read[0]["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, params, strict=True):
-            for key, value in state_dict["state"].get(i, {}).items():
-                loaded = self.state[p][key]
-                if isinstance(value, Tensor) and (loaded.dtype != value.dtype or loaded.device != p.device):
+            for key, value in read[0]["state"].get(i, {}).items():
+                loaded = self.state[p].get(key)
+                if not (isinstance(value, Tensor) and isinstance(loaded, Tensor)):
+                    continue
+                if loaded.dtype != value.dtype or loaded.device != p.device:
                     self.state[p][key] = value.to(device=p.device)
 
     def step(self, closure: Closure | None = None) -> Any:
@@ -184,7 +195,9 @@ class RuleOptimizer(Optimizer):
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
             if p.is_complex() and not self._complex:
                 raise RuntimeError(f"{type(self).__name__} does not support complex parameters: they have no sign")
-            alike.setdefault((p.device, p.dtype, g.dtype, is_sharded(p)), []).append((p, g))
+            if sharded := is_sharded(p):
+                g = sharded_alike(g, p)
+            alike.setdefault((p.device, p.dtype, g.dtype, sharded), []).append((p, g))
         return list(alike.values())
 
     def _step_alike(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> None:
@@ -199,23 +212,23 @@ class RuleOptimizer(Optimizer):
         rows.state = {key: value for key, (value, _) in joined.items()}
 
         rule, settings = self._rule(rows, group)
+        sizes = [len(block.params) for block in rows.blocks]
         if self._by_kernel(group, rows.device, sharded=is_sharded(pairs[0][0])):
             self._step_by_kernel(rows, settings)
         else:
-            sizes = [len(block.params) for block in rows.blocks]
             by_block = {k: v.split(sizes) for k, v in settings.items() if isinstance(v, Tensor) and v.dim() == 2}
             for i, block in enumerate(rows.blocks):
                 self._step_block(rule, block, settings | {key: values[i] for key, values in by_block.items()}, group)
-        factor = self._rescale(rows, group)
-        if factor is not None:
-            for block, f in zip(
-                rows.blocks, factor.to(rows.dtype).split([len(b.params) for b in rows.blocks]), strict=True
-            ):
+        if self._rescales(group):
+            factor = self._rescale(rows, group).to(rows.dtype)
+            for block, f in zip(rows.blocks, factor.split(sizes), strict=True):
                 block.w = block.w * f if differentiable else block.w.mul_(f)
 
-        for block in rows.blocks:
+        for block in rows.blocks if not self._stands_still(group) else ():
             if not block.w_is_view:
                 _scatter(block.w, block.weights)
+            elif len(block.params) > 1:  # a view of the first tensor's memory: autograd is to hear of the others too
+                torch.autograd.graph.increment_version(block.params)
         for key, value in rows.state.items():
             before, is_view = joined[key]
             if differentiable:
@@ -223,6 +236,18 @@ class RuleOptimizer(Optimizer):
                     s[key] = number
             elif value is not before or not is_view:
                 _scatter(value, [s[key] for s in states])
+
+    @staticmethod
+    def _stands_still(group: Group) -> bool:
+        """Whether this step brings the state forward and leaves the weights.
+
+        A step of length zero moves no weight, not even onto the grid or into the bounds of its optimizer: torch takes
+        one where a distributed checkpoint is about to be loaded.
+        """
+        lr = group["lr"]
+        if isinstance(lr, Tensor):
+            return lr.device.type == "cpu" and not torch.compiler.is_compiling() and float(lr.detach()) == 0
+        return bool(lr == 0)
 
     def _blocks(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> list[Block]:
         """Small tensors of one shape, all with state or all without, stacked; every other tensor alone."""
@@ -235,7 +260,7 @@ class RuleOptimizer(Optimizer):
         chosen: list[list[tuple[Tensor, Tensor, Any]]] = []
         filling: dict[Any, list[tuple[Tensor, Tensor, Any]]] = {}
         for p, g in pairs:
-            member = (p, g, self.state.get(p))
+            member = (p, g, self.state.get(p) or None)
             numel = 0 if alone else p.numel()
             if alone or numel > stack:
                 chosen.append([member])
@@ -251,8 +276,11 @@ class RuleOptimizer(Optimizer):
             params, grads, states = map(list, zip(*members, strict=True))
             weights = params if plain else [_real(local(p)) for p in params]
             w, w_is_view = _join(weights)
-            if differentiable:  # autograd keeps what the step starts from, so it works on a copy
+            if differentiable or self._stands_still(group):
+                # Autograd keeps what a step starts from, and a step of length zero ends there: it works on a copy.
                 w, w_is_view = w.clone(), False
+            elif self._rescales(group) and computing_dtype(w.dtype) != w.dtype:
+                w, w_is_view = w.to(computing_dtype(w.dtype)), False  # rounded once, after the rescaling
             g, _ = _join(grads if plain else [_real(local(g)) for g in grads])
             blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
         return blocks
@@ -294,6 +322,7 @@ class RuleOptimizer(Optimizer):
         moments = [[value for value, _ in values] for values in joined.values()]
         update = getattr(_triton, str(self._kernel))
         update([block.w for block in rows.blocks], [block.g for block in rows.blocks], *moments, **settings)
+        torch.autograd.graph.increment_version([block.params[0] for block in rows.blocks])
         for key, values in joined.items():
             for block, (value, is_view) in zip(rows.blocks, values, strict=True):
                 if not is_view:
@@ -309,7 +338,7 @@ class RuleOptimizer(Optimizer):
         if differentiable:
             w = block.w = block.w.clone()
 
-        size = _SIZES.get(w.device.type, _OTHER_SIZES)[_SLICE]
+        _, size = _SIZES.get(w.device.type, _OTHER_SIZES)
         if group["fused"] and not compiling:
             _compiled(rule)(w, g, moments, settings)
         elif w.numel() <= size or differentiable or compiling:
@@ -348,7 +377,8 @@ def _join(tensors: list[Tensor]) -> tuple[Tensor, bool]:
     first, n, k = tensors[0], len(tensors), tensors[0].numel()
     if n == 1:
         return first.reshape(1, k), first.is_contiguous()
-    if not torch.compiler.is_compiling() and _are_consecutive(tensors):
+    # Neither the compiler nor autograd knows what lies behind the first tensor.
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()) and _are_consecutive(tensors):
         return first.as_strided((n, k), (k, 1)), True
     return torch.stack(tensors).view(n, k), False
 
@@ -379,15 +409,18 @@ def _real(x: Tensor) -> Tensor:
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
-def live_lr(group: Group) -> float | Tensor:
-    """The learning rate of this step: a number or a 0-d tensor."""
+def live_lr(rows: Rows, group: Group) -> float | Tensor:
+    """The learning rate of this step: a number, or a 0-d tensor that the rows can be multiplied by."""
     lr: float | Tensor = group["lr"]
-    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+    if not isinstance(lr, Tensor):
+        return lr
+    # Any device multiplies by a 0-d tensor of the CPU.
+    return lr.reshape(()) if lr.device.type == "cpu" else lr.reshape(()).to(rows.device)
 
 
-def signed_lr(group: Group) -> float | Tensor:
+def signed_lr(rows: Rows, group: Group) -> float | Tensor:
     """``live_lr``, negative if the group ascends."""
-    return -live_lr(group) if group["maximize"] else live_lr(group)
+    return -live_lr(rows, group) if group["maximize"] else live_lr(rows, group)
 
 
 def require(argument: str, value: Any, holds: bool, allowed: str) -> None:

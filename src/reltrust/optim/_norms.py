@@ -88,9 +88,20 @@ def local(x: Tensor) -> Tensor:
 
 def whole(x: Tensor) -> Tensor:
     """All parts of a ``DTensor`` together (a collective call); any other tensor as it is."""
+    if not is_sharded(x):
+        return x
     sharded: Any = x
-    full: Tensor = sharded.full_tensor() if is_sharded(x) else x
+    full: Tensor = sharded.full_tensor()
     return full
+
+
+def sharded_alike(grad: Tensor, param: Tensor) -> Tensor:
+    """The gradient of a ``DTensor`` in the placements of its parameter: parts that wait to be summed are summed."""
+    given, wanted = (getattr(x, "placements", None) for x in (grad, param))
+    mesh: Any = getattr(param, "device_mesh", None)
+    unlike: Any = grad
+    alike: Tensor = grad if given == wanted else unlike.redistribute(mesh, wanted)
+    return alike
 
 
 def like_shards(x: Tensor, like: Tensor) -> Tensor:

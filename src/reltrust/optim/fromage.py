@@ -76,7 +76,7 @@ class Fromage(RuleOptimizer):
         return {} if group["p_bound"] is None else {"init_norm": rows.w_norm()}
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        lr = signed_lr(group)
+        lr = signed_lr(rows, group)
         shrink = (1 + lr**2) ** -0.5 if self._shrinks else 1.0
         w_norm, g_norm = rows.w_norm(), rows.g_norm()
         ratio = torch.where(w_norm * g_norm == 0, 1.0, w_norm / g_norm)
@@ -84,9 +84,10 @@ class Fromage(RuleOptimizer):
         size = (ratio * lr * shrink).clamp(max=torch.finfo(torch.float32).max)
         return relative_update, {"shrink": shrink, "size": size.to(computing_dtype(rows.dtype))}
 
-    def _rescale(self, rows: Rows, group: Group) -> Tensor | None:
-        if group["p_bound"] is None:
-            return None
+    def _rescales(self, group: Group) -> bool:
+        return group["p_bound"] is not None
+
+    def _rescale(self, rows: Rows, group: Group) -> Tensor:
         norm, bound = rows.w_norm(), group["p_bound"] * rows.state["init_norm"]
         return torch.where(norm > bound, bound / norm, 1.0)
 

@@ -1,5 +1,6 @@
 """Integer (B-bit) Madam: a weight is a sign and an integer level, and a step moves the level by whole numbers."""
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 
 from reltrust.optim import lns
 from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
-from reltrust.optim._norms import computing_dtype, whole
+from reltrust.optim._norms import computing_dtype, is_sharded, whole
 from reltrust.optim.madam import bias_correction, check_madam, normalised_gradient
 
 _INITS = ("quantize", "random")
@@ -41,7 +42,7 @@ class IntegerMadam(RuleOptimizer):
         levels: K, in 2..65536.
         p_scale, g_bound, beta: as in :class:`~reltrust.optim.Madam`.
         init: ``"quantize"`` takes the nearest level of each given weight, ``"random"`` draws it uniformly from 0..K-2
-            with torch's generator of the parameter's device.
+            with torch's generator of the parameter's device (which under DDP must have the same seed everywhere).
         foreach, maximize, capturable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
         differentiable: must be False, as rounding has no gradient.
 
@@ -99,16 +100,28 @@ class IntegerMadam(RuleOptimizer):
 
         None before its first step, and for a parameter that has been changed by other hands since its last.
         """
-        state = self.state.get(param)
+        state, group = self.state.get(param), self._group_of(param)
         if not state:
             return None
-        group = next(g for g in self.param_groups if any(p is param for p in g["params"]))
         levels, base_lr = group["levels"], group["base_lr"]
         weight, level = whole(param.detach()), whole(state["level"])
+        if level.numel() and int(level.to(torch.int32).max()) >= levels:  # the scale has become shorter
+            return None
         w_max = (group["p_scale"] * state["init_rms"]).to(computing_dtype(weight.dtype))
-        held = lns.Quantized(weight.sign().to(torch.int8), level, w_max)
+        held = lns.Quantized(weight.sign().to(torch.int8), level.to(lns.level_dtype(levels)), w_max)
         meant = lns.dequantize(*held, levels=levels, base_lr=base_lr, dtype=weight.dtype)
         return (held, levels, base_lr) if torch.equal(meant, weight) else None
+
+    def _group_of(self, param: Tensor) -> Group:
+        return next(group for group in self.param_groups if any(p is param for p in group["params"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling, which torch does not know of uint16: such levels travel as int32, until the next step."""
+        state = dict(super().__getstate__())
+        state["state"] = defaultdict(dict)
+        for p, own in self.state.items():
+            state["state"][p] = {k: v.to(torch.int32) if v.dtype == torch.uint16 else v for k, v in own.items()}
+        return state
 
     def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
         init_rms = rows.w_rms()
@@ -125,11 +138,16 @@ class IntegerMadam(RuleOptimizer):
 
     def _moving(self, group: Group) -> list[list[tuple[Tensor, Tensor]]]:
         levels = group["levels"]
-        dtype = lns.level_dtype(levels)
-        for state in (self.state[p] for p in group["params"] if p in self.state):
-            if state["level"].dtype != dtype:  # the group's levels have changed since
+        for p in group["params"]:
+            state, dtype = self.state.get(p), self._level_dtype(p, levels)
+            if state and state["level"].dtype != dtype:  # the group's levels have changed, or the state was unpickled
                 state["level"] = state["level"].to(torch.int32).clamp_(max=levels - 1).to(dtype)
         return super()._moving(group)
+
+    @staticmethod
+    def _level_dtype(param: Tensor, levels: int) -> torch.dtype:
+        """The smallest; for a sharded parameter one that collective libraries carry: they have no 16-bit integers."""
+        return torch.int32 if is_sharded(param) and levels > 2**8 else lns.level_dtype(levels)
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
         levels, base_lr, dtype = group["levels"], group["base_lr"], rows.dtype
@@ -137,7 +155,7 @@ class IntegerMadam(RuleOptimizer):
         return integer_madam_update, {
             "w_max": (group["p_scale"] * rows.state["init_rms"]).to(computing),
             "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(computing),
-            "lr_factor": signed_lr(group) / base_lr,
+            "lr_factor": signed_lr(rows, group) / base_lr,
             "g_bound": group["g_bound"],
             "keep": group["beta"] ** 0.5,
             "gain": (1 - group["beta"]) ** 0.5,
@@ -166,7 +184,8 @@ def integer_madam_update(
     levels, sign = len(magnitudes), w.sign()
     # No move is longer than the scale; a longer one might not fit in an int32.
     move = (normalised * lr_factor).round_().mul_(sign).clamp_(-levels, levels)
-    moved = move.to(torch.int32).add_(level.to(torch.int32)).clamp_(0, levels - 1)
+    # Where the scale has become shorter, a weight beyond it is on its last level.
+    moved = level.to(torch.int32).clamp_(max=levels - 1).add_(move.to(torch.int32)).clamp_(0, levels - 1)
     # An integer has no NaN; the weight shows that the run is broken.
     sign = torch.where(normalised.isnan(), normalised, sign)
     w.copy_(lns.weights_of(sign, moved, w_max, magnitudes, dtype))

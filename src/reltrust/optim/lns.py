@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from reltrust.optim._norms import computing_dtype, wide
+from reltrust.optim._norms import computing_dtype, whole, wide
 
 MAX_LEVELS = 2**16
 
@@ -199,16 +199,18 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
 
     Everything else (buffers, parameters of other optimizers) is kept as it is. A tensor with some weights that are zero
     takes one more bit for each of its weights, one whose weights are all zero takes none. The file is complete or not
-    there: it is written beside ``path`` and moved into place.
+    there: it is written beside ``path`` and moved into place. Of a sharded model (FSDP2) this is a collective call:
+    every process makes it, each with a path of its own, and writes the whole.
 
     Returns:
         the size of the file in bytes.
     """
+    state = model.state_dict()  # first: FSDP2 takes the parameters back that a forward has put together
     params = dict(model.named_parameters(remove_duplicate=False))
     entries: dict[str, Any] = {}
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         held = optimizer.quantized(params[name]) if name in params else None
-        entries[name] = value.detach().cpu() if held is None else _to_entry(value, *held)
+        entries[name] = whole(value.detach()).cpu() if held is None else _to_entry(value, *held)
     blob = io.BytesIO()
     torch.save(entries, blob)
     content = blob.getvalue()

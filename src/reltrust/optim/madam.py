@@ -86,7 +86,7 @@ class Madam(RuleOptimizer):
         return madam_update, {
             "w_max": (group["p_scale"] * rows.state["init_rms"]).to(dtype),
             "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(dtype),
-            "lr": signed_lr(group),
+            "lr": signed_lr(rows, group),
             "g_bound": group["g_bound"],
             "keep": group["beta"] ** 0.5,
             "gain": (1 - group["beta"]) ** 0.5,

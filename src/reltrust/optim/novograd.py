@@ -88,13 +88,15 @@ class NovoGrad(RuleOptimizer):
         norm = torch.hypot(rows.state["grad_norm"] * beta2**0.5, rows.g_norm() * (1 - beta2) ** 0.5)
         rows.state["grad_norm"] = norm
         divisor = norm + group["eps"]
-        divisor = torch.where(divisor > 0, divisor, 1.0)  # without eps, a gradient that was always zero stays zero
+        divisor = torch.where(divisor == 0, 1.0, divisor)  # without eps, a gradient that was always zero stays zero
         scale = (1 - beta1) if group["grad_averaging"] else 1.0
+        # What a denormal gradient is divided by may be more than float32 can multiply with.
+        g_scale = (scale / divisor).clamp(max=torch.finfo(torch.float32).max).to(computing_dtype(rows.dtype))
         return novograd_update, {
-            "g_scale": ((-scale if group["maximize"] else scale) / divisor).to(computing_dtype(rows.dtype)),
+            "g_scale": -g_scale if group["maximize"] else g_scale,
             "decay": scale * group["weight_decay"],
             "beta1": beta1,
-            "lr": live_lr(group),
+            "lr": live_lr(rows, group),
         }
 
 

@@ -46,7 +46,7 @@ class SignSGD(RuleOptimizer):
         )
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        return signsgd_update, {"lr": signed_lr(group)}
+        return signsgd_update, {"lr": signed_lr(rows, group)}
 
 
 def signsgd_update(w: Tensor, g: Tensor, *, lr: float | Tensor) -> None:

@@ -1,7 +1,7 @@
 """Madam, by the equations of arXiv 2006.14560, one weight at a time."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ def trajectory(
     p_scale: float = 3.0,
     g_bound: float = 10.0,
     beta: float = 0.999,
-) -> Iterator[Array]:
+) -> Generator[Array, Array | None, None]:
     weights = [float(w) for w in w0.flat]
     second_moments = [0.0 for _ in weights]
     w_max = p_scale * math.sqrt(sum(w * w for w in weights) / len(weights))
@@ -34,4 +34,5 @@ def trajectory(
             root = math.sqrt(second_moments[i] / (1 - beta**t))
             normalised = clip(g / root, g_bound) if root > 0 else 0.0
             weights[i] = clip(weights[i] * math.exp(-lr * normalised * sign(weights[i])), w_max)
-        yield np.array(weights).reshape(w0.shape)
+        stored = yield np.array(weights).reshape(w0.shape)
+        weights = weights if stored is None else [float(w) for w in stored.flat]
