@@ -513,15 +513,24 @@ def test_a_step_without_any_gradient_does_nothing(make: Kind) -> None:
     assert not optimizer.state
 
 
+@pytest.mark.parametrize("before", [0, 3])  # the first step too: it may bring no weight onto a grid or into bounds
+@pytest.mark.parametrize("zero", [0, 0.0, torch.tensor(0.0), torch.tensor([0.0])], ids=repr)
 @EACH
-def test_a_learning_rate_of_zero_does_nothing(make: Kind) -> None:
-    params = [nn.Parameter(0.1 * p.detach()) for p in parameters(dtype=torch.float64)]
-    optimizer = make(params, lr=0.01)
-    take_steps(optimizer, range(3))
-    before = values(params)
-    optimizer.param_groups[0]["lr"] = 0.0
-    take_steps(optimizer, range(3, 5))
-    assert_close(params, before, 1e-13)
+def test_a_step_of_length_zero_moves_nothing_and_still_counts_for_the_state(
+    make: Kind, zero: float | Tensor, before: int
+) -> None:
+    params = parameters()
+    optimizer = make(params)
+    take_steps(optimizer, range(before))
+    resting = values(params)
+    state = {key: value.clone() for key, value in tensors_of_state(optimizer).items()}
+    optimizer.param_groups[0]["lr"] = zero
+    for step in range(before, before + 3):
+        take_steps(optimizer, [step])
+        assert same(params, resting)
+    after = tensors_of_state(optimizer)
+    assert {key for _, key in after} == set(make.state)
+    assert make.name == "fromage_p_bound" or not after or not state or not same(after.values(), state.values())
 
 
 @EACH

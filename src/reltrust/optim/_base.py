@@ -274,14 +274,16 @@ class RuleOptimizer(Optimizer):
         blocks = []
         for members in chosen:
             params, grads, states = map(list, zip(*members, strict=True))
-            weights = params if plain else [_real(local(p)) for p in params]
+            weights = params if plain else [_real(local(_not_conjugating(p, p))) for p in params]
             w, w_is_view = _join(weights)
             if differentiable or self._stands_still(group):
                 # Autograd keeps what a step starts from, and a step of length zero ends there: it works on a copy.
                 w, w_is_view = w.clone(), False
             elif self._rescales(group) and computing_dtype(w.dtype) != w.dtype:
                 w, w_is_view = w.to(computing_dtype(w.dtype)), False  # rounded once, after the rescaling
-            g, _ = _join(grads if plain else [_real(local(g)) for g in grads])
+            if not plain:
+                grads = [_real(local(_not_conjugating(g, p))) for p, g in zip(params, grads, strict=True)]
+            g, _ = _join(grads)
             blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
         return blocks
 
@@ -339,8 +341,10 @@ class RuleOptimizer(Optimizer):
             w = block.w = block.w.clone()
 
         _, size = _SIZES.get(w.device.type, _OTHER_SIZES)
-        if group["fused"] and not compiling:
-            _compiled(rule)(w, g, moments, settings)
+        if not w.numel():
+            pass
+        elif group["fused"] and not compiling:
+            _compiled(rule, w.dtype, g.dtype)(w, g, moments, settings)
         elif w.numel() <= size or differentiable or compiling:
             _apply(rule, w, g, moments, settings)
         else:
@@ -365,10 +369,12 @@ def _apply(rule: Rule, w: Tensor, g: Tensor, moments: list[Tensor], settings: di
 
 
 @cache
-def _compiled(rule: Rule) -> Callable[..., None]:
+def _compiled(rule: Rule, *_: torch.dtype) -> Callable[..., None]:
     def apply(w: Tensor, g: Tensor, moments: list[Tensor], settings: dict[str, Any]) -> None:
         _apply(rule, w, g, moments, settings)
 
+    # The compiler gives up on a code object that it has compiled too often; each rule and dtype has one of its own.
+    apply.__code__ = apply.__code__.replace(co_name=f"apply_{rule.__name__}")
     return torch.compile(apply, dynamic=True, fullgraph=True)
 
 
@@ -403,6 +409,11 @@ def _scatter(rows: Tensor, tensors: list[Tensor]) -> None:
         tensors[0].copy_(rows.view(tensors[0].shape))
     else:
         torch._foreach_copy_(tensors, list(rows.view(len(tensors), *tensors[0].shape).unbind()))
+
+
+def _not_conjugating(x: Tensor, param: Tensor) -> Tensor:
+    """``x``, or its conjugate if the parameter is a view that conjugates: what is written there can be read there."""
+    return x.conj() if param.is_conj() else x
 
 
 def _real(x: Tensor) -> Tensor:

@@ -80,9 +80,9 @@ class Fromage(RuleOptimizer):
         shrink = (1 + lr**2) ** -0.5 if self._shrinks else 1.0
         w_norm, g_norm = rows.w_norm(), rows.g_norm()
         ratio = torch.where(w_norm * g_norm == 0, 1.0, w_norm / g_norm)
-        # The ratio to a denormal gradient may be more than float32 can hold.
-        size = (ratio * lr * shrink).clamp(max=torch.finfo(torch.float32).max)
-        return relative_update, {"shrink": shrink, "size": size.to(computing_dtype(rows.dtype))}
+        dtype = computing_dtype(rows.dtype)
+        most = torch.finfo(dtype).max  # the ratio to a denormal gradient may be more than float32 can hold
+        return relative_update, {"shrink": shrink, "size": (ratio * lr * shrink).clamp(-most, most).to(dtype)}
 
     def _rescales(self, group: Group) -> bool:
         return group["p_bound"] is not None

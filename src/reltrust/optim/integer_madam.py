@@ -100,9 +100,9 @@ class IntegerMadam(RuleOptimizer):
 
         None before its first step, and for a parameter that has been changed by other hands since its last.
         """
-        state, group = self.state.get(param), self._group_of(param)
-        if not state:
+        if not (state := self.state.get(param)):
             return None
+        group = next(group for group in self.param_groups if any(p is param for p in group["params"]))
         levels, base_lr = group["levels"], group["base_lr"]
         weight, level = whole(param.detach()), whole(state["level"])
         if level.numel() and int(level.to(torch.int32).max()) >= levels:  # the scale has become shorter
@@ -110,10 +110,8 @@ class IntegerMadam(RuleOptimizer):
         w_max = (group["p_scale"] * state["init_rms"]).to(computing_dtype(weight.dtype))
         held = lns.Quantized(weight.sign().to(torch.int8), level.to(lns.level_dtype(levels)), w_max)
         meant = lns.dequantize(*held, levels=levels, base_lr=base_lr, dtype=weight.dtype)
-        return (held, levels, base_lr) if torch.equal(meant, weight) else None
-
-    def _group_of(self, param: Tensor) -> Group:
-        return next(group for group in self.param_groups if any(p is param for p in group["params"]))
+        same = torch.equal(meant, weight) and torch.equal(meant.signbit(), weight.signbit())  # 0 and -0 are equal
+        return (held, levels, base_lr) if same else None
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickling, which torch does not know of uint16: such levels travel as int32, until the next step."""

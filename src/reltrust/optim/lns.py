@@ -217,8 +217,12 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
     data = _MAGIC + hashlib.sha256(content).digest() + content
     path = Path(path)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(data)
-    Path(file.name).replace(path)
+        beside = Path(file.name)
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     return len(data)
 
 

@@ -90,8 +90,8 @@ class NovoGrad(RuleOptimizer):
         divisor = norm + group["eps"]
         divisor = torch.where(divisor == 0, 1.0, divisor)  # without eps, a gradient that was always zero stays zero
         scale = (1 - beta1) if group["grad_averaging"] else 1.0
-        # What a denormal gradient is divided by may be more than float32 can multiply with.
-        g_scale = (scale / divisor).clamp(max=torch.finfo(torch.float32).max).to(computing_dtype(rows.dtype))
+        dtype = computing_dtype(rows.dtype)
+        g_scale = (scale / divisor).clamp(max=torch.finfo(dtype).max).to(dtype)  # a denormal norm has no inverse
         return novograd_update, {
             "g_scale": -g_scale if group["maximize"] else g_scale,
             "decay": scale * group["weight_decay"],
