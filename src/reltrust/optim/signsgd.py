@@ -51,5 +51,6 @@ class SignSGD(RuleOptimizer):
 
 def signsgd_update(w: Tensor, g: Tensor, *, lr: float | Tensor) -> None:
     """W <- W - lr * sign(g), elementwise; overwrites ``w``."""
-    # torch's sign of NaN is 0 on some devices; here it is NaN, so that a broken run shows.
-    w.sub_(torch.where(g.isnan(), g, g.sign()).mul_(lr))
+    # torch's sign of NaN is 0 on some devices; this one is NaN, so that a broken run shows, and right for denormals.
+    huge = 1 / torch.finfo(g.dtype).tiny
+    w.sub_((g * huge).mul_(huge).clamp_(-1, 1).mul_(lr))
