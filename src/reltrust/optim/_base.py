@@ -344,7 +344,12 @@ class RuleOptimizer(Optimizer):
         if not w.numel():
             pass
         elif group["fused"] and not compiling:
-            _compiled(rule, w.dtype, g.dtype)(w, g, moments, settings)
+            # Detached: the compiler would make another kernel for each rank of what w is a view of.
+            plain = {key: v.detach() if isinstance(v, Tensor) else v for key, v in settings.items()}
+            kinds = [(key, v.dtype if isinstance(v, Tensor) else type(v) if v else v) for key, v in plain.items()]
+            kinds += [x.dtype for x in (w, g, *moments)]
+            update = _compiled(rule, len(w) > 1, min(w.shape[1], 2), *kinds)
+            update(w.detach(), g.detach(), [m.detach() for m in moments], plain)
         elif w.numel() <= size or differentiable or compiling:
             _apply(rule, w, g, moments, settings)
         else:
@@ -369,11 +374,13 @@ def _apply(rule: Rule, w: Tensor, g: Tensor, moments: list[Tensor], settings: di
 
 
 @cache
-def _compiled(rule: Rule, *_: torch.dtype) -> Callable[..., None]:
+def _compiled(rule: Rule, *_: Any) -> Callable[..., None]:
+    """The rule as one kernel; another one for whatever else the compiler would compile it again for."""
+
     def apply(w: Tensor, g: Tensor, moments: list[Tensor], settings: dict[str, Any]) -> None:
         _apply(rule, w, g, moments, settings)
 
-    # The compiler gives up on a code object that it has compiled too often; each rule and dtype has one of its own.
+    # The compiler gives up on a code object that it has compiled too often: each has one of its own.
     apply.__code__ = apply.__code__.replace(co_name=f"apply_{rule.__name__}")
     return torch.compile(apply, dynamic=True, fullgraph=True)
 

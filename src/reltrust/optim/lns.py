@@ -10,7 +10,7 @@ Source: arXiv 2006.14560, section 4 (B-bit Madam).
 
 import hashlib
 import io
-import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -210,14 +210,16 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
     entries: dict[str, Any] = {}
     for name, value in state.items():
         held = optimizer.quantized(params[name]) if name in params else None
-        entries[name] = whole(value.detach()).cpu() if held is None else _to_entry(value, *held)
+        if held is not None:
+            entries[name] = _to_entry(value, *held)
+        else:
+            entries[name] = whole(value.detach()).cpu() if isinstance(value, Tensor) else value
     blob = io.BytesIO()
     torch.save(entries, blob)
     content = blob.getvalue()
     data = _MAGIC + hashlib.sha256(content).digest() + content
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        beside = Path(file.name)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         beside.write_bytes(data)
         beside.replace(path)
