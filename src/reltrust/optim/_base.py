@@ -346,7 +346,9 @@ class RuleOptimizer(Optimizer):
         elif group["fused"] and not compiling:
             # Detached: the compiler would make another kernel for each rank of what w is a view of.
             plain = {key: v.detach() if isinstance(v, Tensor) else v for key, v in settings.items()}
-            kinds = [(key, v.dtype if isinstance(v, Tensor) else type(v) if v else v) for key, v in plain.items()]
+            kinds: list[Any] = [
+                (key, v.dtype if isinstance(v, Tensor) else type(v) if v else v) for key, v in plain.items()
+            ]
             kinds += [x.dtype for x in (w, g, *moments)]
             update = _compiled(rule, len(w) > 1, min(w.shape[1], 2), *kinds)
             update(w.detach(), g.detach(), [m.detach() for m in moments], plain)
