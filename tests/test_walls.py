@@ -107,7 +107,7 @@ def test_a_module_is_not_taken_for_another_whose_name_it_begins_with() -> None:
 
 
 def test_optim_imports_torch_the_standard_library_and_itself() -> None:
-    """Triton, which comes with torch's CUDA builds, stays in the one file that is imported where a kernel is asked for."""
+    """Triton comes with torch's CUDA builds; it stays in one file, which is imported where a kernel is asked for."""
     allowed = ("torch", "reltrust.optim", *sys.stdlib_module_names)
     strange = [
         f"{path.relative_to(ROOT)} imports {found.name}"
