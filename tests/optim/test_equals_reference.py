@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.optim import LARS, Fromage, IntegerMadam, Madam, NovoGrad, SignSGD, _base
+from reltrust.optim import LARS, Fromage, IntegerMadam, Madam, NovoGrad, SignSGD, _base, _rows
 
 from .reference import fromage, integer_madam, madam, novograd, signsgd
 
@@ -314,10 +314,10 @@ def test_neighbours_in_memory_are_stacked_without_a_copy() -> None:
     squares = [p for p in params if p.shape == (4, 3)]
     assert len(squares) == 3
     with torch.no_grad():
-        rows, is_view = _base._join(squares)
+        rows, is_view = _rows.join(squares)
         assert is_view
         assert rows.data_ptr() == squares[0].data_ptr()
-        assert not _base._join(squares[::2])[1]
+        assert not _rows.join(squares[::2])[1]
 
 
 @BY_DTYPE

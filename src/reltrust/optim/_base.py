@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -12,7 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._norms import computing_dtype, is_sharded, like_shards, local, norms, sharded_alike
+from reltrust.optim._norms import computing_dtype
+from reltrust.optim._rows import Block, Rows, join, not_conjugating, real, scatter
+from reltrust.optim._shards import is_sharded, like_shards, local, sharded_alike
 
 Closure = Callable[[], Any]
 Group = dict[str, Any]
@@ -23,53 +24,6 @@ Rule = Callable[..., None]
 # an accelerator's are long enough to hide the launches. Measured with benchmarks/optimizers.py.
 _SIZES = {"cpu": (2**15, 2**19)}
 _OTHER_SIZES = (2**20, 2**22)
-
-
-@dataclass(slots=True)
-class Block:
-    """Tensors of one shape, dtype and device, stacked to a matrix with one row for each; one tensor is one row."""
-
-    params: list[Tensor]  # as their owner knows them
-    weights: list[Tensor]  # of each parameter what this process holds, real
-    w: Tensor  # [n, k]: their values
-    w_is_view: bool  # whether writing to w writes to the weights
-    g: Tensor  # [n, k]: the gradients; never written to
-    states: list[dict[str, Tensor]]  # of each parameter; empty if there is none yet
-
-
-@dataclass(slots=True)
-class Rows:
-    """All that a step moves on one device and in one dtype: N rows, in blocks."""
-
-    blocks: list[Block]
-    state: dict[str, Tensor]  # [N, 1] each: the state that is one number a tensor
-
-    @property
-    def params(self) -> list[Tensor]:
-        """One a row."""
-        return [p for block in self.blocks for p in block.params]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.blocks[0].w.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.blocks[0].w.device
-
-    def w_norm(self) -> Tensor:
-        """[N, 1]: Frobenius norms of the weights, of all shards together."""
-        return norms([block.w for block in self.blocks], self.params)
-
-    def g_norm(self) -> Tensor:
-        """[N, 1]: Frobenius norms of the gradients, of all shards together."""
-        return norms([block.g for block in self.blocks], self.params)
-
-    def w_rms(self) -> Tensor:
-        """[N, 1]: root mean squares of the weights, of all shards together."""
-        norm = self.w_norm()
-        roots = torch.tensor([[max(1, p.numel()) ** 0.5] for p in self.params], dtype=norm.dtype)
-        return norm / roots.to(self.device, non_blocking=True)
 
 
 class RuleOptimizer(Optimizer):
@@ -207,7 +161,7 @@ class RuleOptimizer(Optimizer):
         self._start_state(rows, group)
         states = [state for block in rows.blocks for state in block.states]
         joined = {
-            key: _join([s[key] for s in states]) for key in (states[0] if states else ()) if key not in self._moments
+            key: join([s[key] for s in states]) for key in (states[0] if states else ()) if key not in self._moments
         }
         rows.state = {key: value for key, (value, _) in joined.items()}
 
@@ -226,7 +180,7 @@ class RuleOptimizer(Optimizer):
 
         for block in rows.blocks if not self._stands_still(group) else ():
             if not block.w_is_view:
-                _scatter(block.w, block.weights)
+                scatter(block.w, block.weights)
             elif len(block.params) > 1:  # a view of the first tensor's memory: autograd is to hear of the others too
                 torch.autograd.graph.increment_version(block.params)
         for key, value in rows.state.items():
@@ -235,7 +189,7 @@ class RuleOptimizer(Optimizer):
                 for s, number in zip(states, value.flatten().unbind(), strict=True):
                     s[key] = number
             elif value is not before or not is_view:
-                _scatter(value, [s[key] for s in states])
+                scatter(value, [s[key] for s in states])
 
     @staticmethod
     def _stands_still(group: Group) -> bool:
@@ -274,16 +228,16 @@ class RuleOptimizer(Optimizer):
         blocks = []
         for members in chosen:
             params, grads, states = map(list, zip(*members, strict=True))
-            weights = params if plain else [_real(local(_not_conjugating(p, p))) for p in params]
-            w, w_is_view = _join(weights)
+            weights = params if plain else [real(local(not_conjugating(p, p))) for p in params]
+            w, w_is_view = join(weights)
             if differentiable or self._stands_still(group):
                 # Autograd keeps what a step starts from, and a step of length zero ends there: it works on a copy.
                 w, w_is_view = w.clone(), False
             elif self._rescales(group) and computing_dtype(w.dtype) != w.dtype:
                 w, w_is_view = w.to(computing_dtype(w.dtype)), False  # rounded once, after the rescaling
             if not plain:
-                grads = [_real(local(_not_conjugating(g, p))) for p, g in zip(params, grads, strict=True)]
-            g, _ = _join(grads)
+                grads = [real(local(not_conjugating(g, p))) for p, g in zip(params, grads, strict=True)]
+            g, _ = join(grads)
             blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
         return blocks
 
@@ -320,7 +274,7 @@ class RuleOptimizer(Optimizer):
         """Brings every block's ``w`` and the elementwise state to this step."""
         from reltrust.optim import _triton  # needs triton, which comes with torch's CUDA builds
 
-        joined = {key: [_join([block.states[0][key]]) for block in rows.blocks] for key in self._moments}
+        joined = {key: [join([block.states[0][key]]) for block in rows.blocks] for key in self._moments}
         moments = [[value for value, _ in values] for values in joined.values()]
         update = getattr(_triton, str(self._kernel))
         update([block.w for block in rows.blocks], [block.g for block in rows.blocks], *moments, **settings)
@@ -328,22 +282,22 @@ class RuleOptimizer(Optimizer):
         for key, values in joined.items():
             for block, (value, is_view) in zip(rows.blocks, values, strict=True):
                 if not is_view:
-                    _scatter(value, [block.states[0][key]])
+                    scatter(value, [block.states[0][key]])
 
     def _step_block(self, rule: Rule, block: Block, settings: dict[str, Any], group: Group) -> None:
         """Brings ``block.w`` and the elementwise state to this step."""
+        if not block.w.numel():
+            return
         differentiable, compiling = group["differentiable"], torch.compiler.is_compiling()
         w, g = block.w, block.g
         states = [[local(state[key]) for state in block.states] for key in self._moments]
-        joined = [_join(tensors) for tensors in states]
+        joined = [join(tensors) for tensors in states]
         moments = [value.clone() if differentiable else value for value, _ in joined]
         if differentiable:
             w = block.w = block.w.clone()
 
         _, size = _SIZES.get(w.device.type, _OTHER_SIZES)
-        if not w.numel():
-            pass
-        elif group["fused"] and not compiling:
+        if group["fused"] and not compiling:
             # Detached: the compiler would make another kernel for each rank of what w is a view of.
             plain = {key: v.detach() if isinstance(v, Tensor) else v for key, v in settings.items()}
             kinds: list[Any] = [
@@ -363,7 +317,7 @@ class RuleOptimizer(Optimizer):
             return
         for tensors, (value, is_view) in zip(states, joined, strict=True):
             if not is_view:
-                _scatter(value, tensors)
+                scatter(value, tensors)
 
 
 def _apply(rule: Rule, w: Tensor, g: Tensor, moments: list[Tensor], settings: dict[str, Any]) -> None:
@@ -385,48 +339,6 @@ def _compiled(rule: Rule, *_: Any) -> Callable[..., None]:
     # The compiler gives up on a code object that it has compiled too often: each has one of its own.
     apply.__code__ = apply.__code__.replace(co_name=f"apply_{rule.__name__}")
     return torch.compile(apply, dynamic=True, fullgraph=True)
-
-
-def _join(tensors: list[Tensor]) -> tuple[Tensor, bool]:
-    """[n, k] from n tensors of k elements, and whether it is a view: writing to a view writes to the tensors."""
-    first, n, k = tensors[0], len(tensors), tensors[0].numel()
-    if n == 1:
-        return first.reshape(1, k), first.is_contiguous()
-    # Neither the compiler nor autograd knows what lies behind the first tensor.
-    if not (torch.compiler.is_compiling() or torch.is_grad_enabled()) and _are_consecutive(tensors):
-        return first.as_strided((n, k), (k, 1)), True
-    return torch.stack(tensors).view(n, k), False
-
-
-def _are_consecutive(tensors: list[Tensor]) -> bool:
-    """Whether the tensors, of one shape, lie one after another in one storage."""
-    first = tensors[0]
-    address, size = first.data_ptr(), first.numel() * first.element_size()
-    if not size or tensors[1].data_ptr() != address + size:
-        return False
-    for t in tensors:
-        if t.data_ptr() != address or not t.is_contiguous():
-            return False
-        address += size
-    # Storages do not overlap, so addresses within the first one's are of tensors in it.
-    room = first.untyped_storage().nbytes() - first.storage_offset() * first.element_size()
-    return len(tensors) * size <= room
-
-
-def _scatter(rows: Tensor, tensors: list[Tensor]) -> None:
-    if len(tensors) == 1:
-        tensors[0].copy_(rows.view(tensors[0].shape))
-    else:
-        torch._foreach_copy_(tensors, list(rows.view(len(tensors), *tensors[0].shape).unbind()))
-
-
-def _not_conjugating(x: Tensor, param: Tensor) -> Tensor:
-    """``x``, or its conjugate if the parameter is a view that conjugates: what is written there can be read there."""
-    return x.conj() if param.is_conj() else x
-
-
-def _real(x: Tensor) -> Tensor:
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def live_lr(rows: Rows, group: Group) -> float | Tensor:

@@ -1,10 +1,12 @@
-"""Precision and norms: of the rows of a matrix, right over the whole range of floating point and over every shard."""
+"""Norms of the rows of matrices, right over the whole range of floating point and over all shards; and precision."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from reltrust.optim._shards import is_sharded
 
 # Norms in float32 between these two bounds have lost nothing to the under- or overflow of squares.
 _SAFE_NORMS = (1e-15, 1e15)
@@ -72,48 +74,6 @@ def _quick_cpu_row_norms(block: Tensor) -> Tensor:
         return torch.dot(block[0], block[0]).sqrt_().view(1)
     row_norms: Tensor = torch.linalg.vector_norm(block, dim=1)
     return row_norms
-
-
-def is_sharded(x: Tensor) -> bool:
-    """Whether ``x`` is a ``DTensor``; asked in a way that does not import torch.distributed.tensor."""
-    return hasattr(x, "device_mesh") and hasattr(x, "placements")
-
-
-def local(x: Tensor) -> Tensor:
-    """This process's part of a ``DTensor``; any other tensor as it is. A view: writing to it writes to ``x``."""
-    sharded: Any = x
-    part: Tensor = sharded.to_local() if is_sharded(x) else x
-    return part
-
-
-def whole(x: Tensor) -> Tensor:
-    """All parts of a ``DTensor`` together (a collective call); any other tensor as it is."""
-    if not is_sharded(x):
-        return x
-    sharded: Any = x
-    full: Tensor = sharded.full_tensor()
-    return full
-
-
-def sharded_alike(grad: Tensor, param: Tensor) -> Tensor:
-    """The gradient of a ``DTensor`` in the placements of its parameter: parts that wait to be summed are summed."""
-    given, wanted = (getattr(x, "placements", None) for x in (grad, param))
-    mesh: Any = getattr(param, "device_mesh", None)
-    unlike: Any = grad
-    alike: Tensor = grad if given == wanted else unlike.redistribute(mesh, wanted)
-    return alike
-
-
-def like_shards(x: Tensor, like: Tensor) -> Tensor:
-    """``x``, a tensor of this process, as a ``DTensor`` that is sharded like ``like``, if ``like`` is one."""
-    if not is_sharded(like):
-        return x
-    from torch.distributed.tensor import DTensor
-
-    sharded: Any = like
-    return DTensor.from_local(
-        x, sharded.device_mesh, sharded.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
 
 
 def _over_shards(here: Tensor, of: Sequence[Tensor]) -> Tensor:

@@ -115,6 +115,14 @@ def _upload(table: tuple[int, ...], device: torch.device, *, keep: bool) -> Tens
 
 
 @triton.jit
+def _place(pieces, offsets, PIECE: tl.constexpr):
+    """Of this program: its tensor, the elements of it that are its own, and which of them the tensor has."""
+    piece = tl.program_id(0)
+    lane = tl.arange(0, PIECE)
+    return tl.load(pieces + 2 * piece), tl.load(offsets + piece) + lane, lane < tl.load(pieces + 2 * piece + 1)
+
+
+@triton.jit
 def _relative_kernel(
     addresses,  # int64 [n, 2]
     pieces,  # int64 [pieces, 2]
@@ -126,12 +134,7 @@ def _relative_kernel(
     COMPUTE: tl.constexpr,
     PIECE: tl.constexpr,
 ):
-    piece = tl.program_id(0)
-    row = tl.load(pieces + 2 * piece)
-    left = tl.load(pieces + 2 * piece + 1)
-    lane = tl.arange(0, PIECE)
-    where = tl.load(offsets + piece) + lane
-    mask = lane < left
+    row, where, mask = _place(pieces, offsets, PIECE)
     w_at = tl.load(addresses + 2 * row).to(tl.pointer_type(W)) + where
     g_at = tl.load(addresses + 2 * row + 1).to(tl.pointer_type(G)) + where
     w = tl.load(w_at, mask=mask, other=0).to(COMPUTE)
@@ -157,12 +160,7 @@ def _madam_kernel(
     COMPUTE: tl.constexpr,
     PIECE: tl.constexpr,
 ):
-    piece = tl.program_id(0)
-    row = tl.load(pieces + 2 * piece)
-    left = tl.load(pieces + 2 * piece + 1)
-    lane = tl.arange(0, PIECE)
-    where = tl.load(offsets + piece) + lane
-    mask = lane < left
+    row, where, mask = _place(pieces, offsets, PIECE)
     w_at = tl.load(addresses + 3 * row).to(tl.pointer_type(W)) + where
     g_at = tl.load(addresses + 3 * row + 1).to(tl.pointer_type(G)) + where
     rms_at = tl.load(addresses + 3 * row + 2).to(tl.pointer_type(COMPUTE)) + where

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
 from reltrust.optim._norms import computing_dtype
+from reltrust.optim._rows import Rows
 
 
 class Fromage(RuleOptimizer):

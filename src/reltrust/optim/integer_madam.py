@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from reltrust.optim import lns
-from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
-from reltrust.optim._norms import computing_dtype, is_sharded, whole
-from reltrust.optim.madam import bias_correction, check_madam, normalised_gradient
+from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._norms import computing_dtype
+from reltrust.optim._rows import Rows
+from reltrust.optim._shards import is_sharded, whole
+from reltrust.optim.madam import check_madam, madam_settings, normalised_gradient, start_madam
 
 _INITS = ("quantize", "random")
 
@@ -122,8 +124,7 @@ class IntegerMadam(RuleOptimizer):
         return state
 
     def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
-        init_rms = rows.w_rms()
-        return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
+        return start_madam(rows)
 
     def _start_moments(self, w: Tensor, start: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
         levels = group["levels"]
@@ -148,17 +149,12 @@ class IntegerMadam(RuleOptimizer):
         return torch.int32 if is_sharded(param) and levels > 2**8 else lns.level_dtype(levels)
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        levels, base_lr, dtype = group["levels"], group["base_lr"], rows.dtype
-        computing = computing_dtype(dtype)
+        base_lr = group["base_lr"]
         return integer_madam_update, {
-            "w_max": (group["p_scale"] * rows.state["init_rms"]).to(computing),
-            "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(computing),
+            **madam_settings(rows, group),
             "lr_factor": signed_lr(rows, group) / base_lr,
-            "g_bound": group["g_bound"],
-            "keep": group["beta"] ** 0.5,
-            "gain": (1 - group["beta"]) ** 0.5,
-            "magnitudes": lns.relative_magnitudes(levels, base_lr, rows.device, dtype),
-            "dtype": dtype,
+            "magnitudes": lns.relative_magnitudes(group["levels"], base_lr, rows.device, rows.dtype),
+            "dtype": rows.dtype,
         }
 
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from reltrust.optim._norms import computing_dtype, whole, wide
+from reltrust.optim._norms import computing_dtype, wide
+from reltrust.optim._shards import whole
 
 MAX_LEVELS = 2**16
 

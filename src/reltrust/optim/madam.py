@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
 from reltrust.optim._norms import computing_dtype, wide
+from reltrust.optim._rows import Rows
 
 
 class Madam(RuleOptimizer):
@@ -78,32 +79,10 @@ class Madam(RuleOptimizer):
         check_madam(group)
 
     def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
-        init_rms = rows.w_rms()
-        return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
+        return start_madam(rows)
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        dtype = computing_dtype(rows.dtype)
-        return madam_update, {
-            "w_max": (group["p_scale"] * rows.state["init_rms"]).to(dtype),
-            "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(dtype),
-            "lr": signed_lr(rows, group),
-            "g_bound": group["g_bound"],
-            "keep": group["beta"] ** 0.5,
-            "gain": (1 - group["beta"]) ** 0.5,
-        }
-
-
-def check_madam(group: Group) -> None:
-    """The ranges of what Madam and its integer form share."""
-    p_scale, g_bound, beta = group["p_scale"], group["g_bound"], group["beta"]
-    require("p_scale", p_scale, math.isfinite(p_scale) and p_scale > 0, "a finite number > 0")
-    require("g_bound", g_bound, g_bound > 0, "a number > 0")
-    require("beta", beta, 0 <= beta < 1, "a number in [0, 1)")
-
-
-def bias_correction(step: Tensor, beta: float) -> Tensor:
-    """sqrt(1 - beta^step), of the shape of ``step``, which counts from 1."""
-    return (1 - beta ** wide(step)).sqrt()
+        return madam_update, {**madam_settings(rows, group), "lr": signed_lr(rows, group)}
 
 
 def madam_update(
@@ -121,6 +100,40 @@ def madam_update(
     """One step of :class:`Madam` by its equations."""
     exponent = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
     w.mul_(exponent.mul_(w.sign()).mul_(-lr).exp_()).clamp_max_(w_max).clamp_min_(-w_max)
+
+
+# --- what Madam and its integer form share ---------------------------------------------------------------------------
+
+
+def check_madam(group: Group) -> None:
+    """The ranges of the hyperparameters that both have."""
+    p_scale, g_bound, beta = group["p_scale"], group["g_bound"], group["beta"]
+    require("p_scale", p_scale, math.isfinite(p_scale) and p_scale > 0, "a finite number > 0")
+    require("g_bound", g_bound, g_bound > 0, "a number > 0")
+    require("beta", beta, 0 <= beta < 1, "a number in [0, 1)")
+
+
+def start_madam(rows: Rows) -> dict[str, Tensor]:
+    """The state that is one number a tensor, before the first step."""
+    init_rms = rows.w_rms()
+    return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
+
+
+def madam_settings(rows: Rows, group: Group) -> dict[str, Any]:
+    """The settings that both rules take; counts the step."""
+    dtype = computing_dtype(rows.dtype)
+    return {
+        "w_max": (group["p_scale"] * rows.state["init_rms"]).to(dtype),
+        "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(dtype),
+        "g_bound": group["g_bound"],
+        "keep": group["beta"] ** 0.5,
+        "gain": (1 - group["beta"]) ** 0.5,
+    }
+
+
+def bias_correction(step: Tensor, beta: float) -> Tensor:
+    """sqrt(1 - beta^step), of the shape of ``step``, which counts from 1."""
+    return (1 - beta ** wide(step)).sqrt()
 
 
 def normalised_gradient(

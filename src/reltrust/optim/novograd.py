@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, live_lr, require
+from reltrust.optim._base import Group, Rule, RuleOptimizer, live_lr, require
 from reltrust.optim._norms import computing_dtype
+from reltrust.optim._rows import Rows
 
 
 class NovoGrad(RuleOptimizer):

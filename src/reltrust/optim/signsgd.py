@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rows, Rule, RuleOptimizer, signed_lr
+from reltrust.optim._base import Group, Rule, RuleOptimizer, signed_lr
+from reltrust.optim._rows import Rows
 
 
 class SignSGD(RuleOptimizer):
