@@ -113,7 +113,7 @@ def our_loop(root: str, layers: int, width: int, batch: int, optimizer: str) -> 
     def steps(count: int) -> None:
         nonlocal done
         for _ in range(count):
-            program.step(done, 1.0)
+            program.step(done, [1.0])
             done += 1
         program.look(done)
 

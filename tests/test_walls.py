@@ -172,6 +172,8 @@ STOREYS = [
     ["records"],
     ["training", "reporting"],
     ["runner", "sweeps"],
+    ["pack_runner"],
+    ["workers"],
     ["__main__"],
 ]
 STOREY = {wing: height for height, wings in enumerate(STOREYS) for wing in wings}

@@ -16,7 +16,7 @@ from reltrust.tasks.mlp_depth import MlpDepth
 from reltrust.tasks.task import Task
 from reltrust.training import schedules
 from reltrust.training.program import Program
-from reltrust.training.trainer import train
+from reltrust.training.trainer import Member, train
 
 
 def run(settings: Settings) -> Status:
@@ -40,15 +40,14 @@ def run(settings: Settings) -> Status:
     record.begin(settings, str(device))
     try:
         tracker = open_tracker(record, settings.tracking, settings.machine.results)
-        return train(
+        (status,) = train(
             program,
             settings.training,
-            build_schedule(settings),
-            record,
-            tracker,
+            [Member(record, build_schedule(settings), tracker)],
             checkpoint_seconds=60 * settings.machine.checkpoint_minutes,
             show_progress=settings.machine.progress,
         )
+        return status
     except KeyboardInterrupt:
         record.preempted()
         raise
@@ -58,15 +57,25 @@ def run(settings: Settings) -> Status:
 
 
 def build_program(settings: Settings, device: torch.device) -> Program:
-    """Task and optimizer, fresh from the seed, ready for the first step."""
+    """Task and optimizer, fresh from the seed, ready for the first step.
+
+    Raises:
+        SettingsError: a setting that the optimizer or the device refuses.
+        DataError: the data cannot be had.
+    """
+    precision = settings.trainer.precision
+    if precision == "tf32" and device.type != "cuda":
+        raise SettingsError(
+            f"trainer.precision={precision!r}: needs machine.device=cuda, on {device} are fp32 and bf16"
+        )
     task = build_task(settings, device)
-    return Program(task, build_optimizer(settings, task.model.parameters(), device), settings.training.log_every)
+    optimizer = build_optimizer(settings, task.model.parameters(), device)
+    return Program(task, optimizer, settings.training.log_every, precision)
 
 
 def build_task(settings: Settings, device: torch.device) -> Task:
-    data = images.load(settings.data.name, settings.machine.data).to(device)
     return MlpDepth(
-        data,
+        images.load(settings.data.name, settings.machine.data, device),
         hidden_layers=settings.task.hidden_layers,
         width=settings.task.width,
         init=settings.task.init,
@@ -85,18 +94,28 @@ def build_optimizer(
         SettingsError: there is no such target, or it refuses its arguments.
     """
     optimizer = settings.optimizer
-    module, _, name = optimizer.target.rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"optimizer.target={optimizer.target!r}: {error}") from None
+    target = optimizer_class(optimizer.target)
     arguments: dict[str, Any] = {"lr": optimizer.lr, **optimizer.hyperparameters}
-    if module == "torch.optim" and "fused" in inspect.signature(target).parameters and device.type in ("cpu", "cuda"):
+    fused = optimizer.target.startswith("torch.optim.") and "fused" in inspect.signature(target).parameters
+    if fused and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
     try:
         return target(params, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise SettingsError(f"optimizer={optimizer.name}: {error}") from None
+
+
+def optimizer_class(target: str) -> Any:
+    """What the dotted path ``target`` names.
+
+    Raises:
+        SettingsError: nothing has this name.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"optimizer.target={target!r}: {error}") from None
 
 
 def build_schedule(settings: Settings) -> schedules.Schedule:

@@ -31,6 +31,8 @@ class MlpDepth:
     protocol: ClassVar[int] = 1  # raised when the mathematics of the task changes: old results are then not reused
     axes: ClassVar[tuple[str, ...]] = ("hidden_layers",)  # what the figure varies, besides optimizer and seed
 
+    shape: ClassVar[tuple[str, ...] | None] = ("hidden_layers", "width")  # alike in runs that are packed; None: never
+
     name: Literal["mlp_depth"]
     hidden_layers: Annotated[int, Field(ge=1, le=10_000)]
     width: Positive
@@ -118,6 +120,13 @@ class Training:
     evaluate_every: Positive
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Trainer:
+    """How a step is computed."""
+
+    precision: Literal["fp32", "tf32", "bf16"]
+
+
 # --- where it runs: no part of a run's identity -----------------------------------------------------------------------
 
 
@@ -143,7 +152,22 @@ class Tracking:
     timeout_seconds: Seconds
 
 
-COMMAND_KEYS = ("scale", "sweep", "dry_run")  # keys of a config that choose other keys or the command's behaviour
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Launcher:
+    """How the packed launcher shares a machine among the runs of a multirun; other launchers have no settings."""
+
+    max_members: Positive | None = None
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
+    require_packing: bool = False
+    workers: Positive | None = None
+
+
+COMMAND_KEYS = (
+    "scale",
+    "sweep",
+    "dry_run",
+    "launcher",
+)  # keys of a config that choose other keys or the command's behaviour
 TRAINING_EXAMPLES = {"mnist": 60_000, "digits": 1_500, "mnist5k": 4_500}
 MACHINE_FIELDS = ("machine", "tracking")
 
@@ -158,6 +182,7 @@ class Settings:
     optimizer: Optimizer
     schedule: Annotated[Exponential | Milestones | Constant, Field(discriminator="name")]
     training: Training
+    trainer: Trainer
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     machine: Machine
     tracking: Tracking
@@ -177,12 +202,24 @@ def parse(config: Any) -> Settings:
     Raises:
         SettingsError: an unknown key, a missing one, a value of the wrong type or out of its range.
     """
+    if "launcher" in config:
+        parse_launcher(config["launcher"])
     config = {key: value for key, value in config.items() if key not in COMMAND_KEYS}
     if isinstance(config.get("optimizer"), dict):
         config["optimizer"] = _gather_hyperparameters(config["optimizer"])
     settings: Settings = _validate(Settings, config)
     _check_together(settings)
     return settings
+
+
+def parse_launcher(config: Any) -> Launcher:
+    """The settings of the packed launcher.
+
+    Raises:
+        SettingsError: as :func:`parse`.
+    """
+    launcher: Launcher = _validate(Launcher, config, ("launcher",))
+    return launcher
 
 
 def _gather_hyperparameters(optimizer: dict[str, Any]) -> dict[str, Any]:

@@ -54,20 +54,23 @@ class ImageData:
         return ImageData(self.train.to(device), self.test.to(device), self.classes)
 
 
-def load(name: str, root: str | Path) -> ImageData:
-    """The data set ``name`` (a name of configs/data) on the CPU; downloads are kept below ``root``.
+CPU = torch.device("cpu")
 
-    Loaded once in a process, however many runs use it.
+
+def load(name: str, root: str | Path, device: torch.device = CPU) -> ImageData:
+    """The data set ``name`` (a name of configs/data) on the device; downloads are kept below ``root``.
+
+    Loaded once in a process and copied once to a device, however many runs use it.
 
     Raises:
         DataError: the files are neither there nor to be downloaded, or do not match their checksums.
     """
-    return _load(name, str(root))
+    return _load(name, str(root), device)
 
 
-@lru_cache(maxsize=2)
-def _load(name: str, root: str) -> ImageData:
-    return _LOADERS[name](root)
+@lru_cache(maxsize=4)
+def _load(name: str, root: str, device: torch.device) -> ImageData:
+    return _LOADERS[name](root) if device == CPU else _load(name, root, CPU).to(device)
 
 
 def _digits(root: str) -> ImageData:

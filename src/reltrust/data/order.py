@@ -1,5 +1,7 @@
 """The order in which a run sees its examples."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,17 +22,38 @@ class BatchOrder:
         if not 1 <= batch_size <= n:
             raise ValueError(f"batch_size={batch_size}: must be between 1 and the number of examples, {n}")
         self.batches_per_epoch = n // batch_size
-        self._n, self._batch_size, self._seed, self._device = n, batch_size, seed, device
-        self._epoch, self._batches = -1, (torch.empty(0),)
+        self.device = device
+        self._n, self._batch_size, self._seed = n, batch_size, seed
+        self._epoch = -1
+        self._batches: tuple[Tensor, ...] = ()
 
     def batch(self, step: int) -> Tensor:
         """Indices (int64, on the device) of the batch of ``step``, counted from 0."""
         epoch, position = divmod(step, self.batches_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._permutation(epoch).split(self._batch_size)
+            self._epoch, self._batches = epoch, self.batches(epoch).to(self.device).unbind()
         return self._batches[position]
 
-    def _permutation(self, epoch: int) -> Tensor:
+    def batches(self, epoch: int) -> Tensor:
+        """All batches of an epoch on the CPU, (batches_per_epoch, batch_size)."""
         state = int(np.random.SeedSequence((self._seed, epoch)).generate_state(1, np.uint64)[0])
         generator = torch.Generator().manual_seed(state & (2**63 - 1))
-        return torch.randperm(self._n, generator=generator).to(self._device)
+        used = self.batches_per_epoch * self._batch_size
+        return torch.randperm(self._n, generator=generator)[:used].view(self.batches_per_epoch, self._batch_size)
+
+
+class PackedBatchOrder:
+    """The orders of K runs with as many examples and batches of one size."""
+
+    def __init__(self, orders: Sequence[BatchOrder]) -> None:
+        self._orders = list(orders)
+        self._epoch = -1
+        self._batches: tuple[Tensor, ...] = ()
+
+    def batch(self, step: int) -> Tensor:
+        """Indices (int64, on the device) of each run's batch of ``step``: (K, batch_size)."""
+        epoch, position = divmod(step, self._orders[0].batches_per_epoch)
+        if epoch != self._epoch:
+            batches = torch.stack([order.batches(epoch) for order in self._orders], dim=1)
+            self._epoch, self._batches = epoch, batches.to(self._orders[0].device).unbind()
+        return self._batches[position]

@@ -1,5 +1,6 @@
 """The deep multilayer perceptron of the depth benchmark."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -37,3 +38,19 @@ class MLP(nn.Module):
         for layer in self.hidden:
             x = torch.relu_(layer(x))
         return self.readout(x)  # type: ignore[no-any-return]
+
+
+def packed_mlp(stacks: Sequence[Tensor], x: Tensor) -> Tensor:
+    """K perceptrons of one shape at once.
+
+    Args:
+        stacks: their parameters in order of ``MLP.parameters()``: weights (K, out, in) and biases (K, out) in turn.
+        x: (K, batch, in_features), each perceptron's own.
+
+    Returns:
+        (K, batch, classes)
+    """
+    *hidden, (weight, bias) = zip(stacks[::2], stacks[1::2], strict=True)
+    for w, b in hidden:
+        x = torch.relu_(torch.baddbmm(b.unsqueeze(1), x, w.mT))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._norms import computing_dtype
+from reltrust.optim._norms import computing_dtype, wide
 from reltrust.optim._rows import Block, Rows, join, not_conjugating, real, scatter
 from reltrust.optim._shards import is_sharded, like_shards, local, sharded_alike
 
@@ -41,14 +41,19 @@ class RuleOptimizer(Optimizer):
     - ``differentiable``: autograd sees the step
     - ``fused``: one kernel for the whole update. On CUDA, Fromage, LARS and Madam have kernels for all tensors at once;
       everything else is compiled by ``torch.compile`` at the first step
+
+    A parameter group with ``stacked=True`` (``{"params": ..., "stacked": True}``) holds K networks, its members: the
+    first axis of each of its parameters numbers them, and each member's part is a tensor of its own, with a norm of its
+    own. Its hyperparameters are numbers or tensors of shape (K,) on the parameters' device: one for each member.
     """
 
+    _per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in
     _moments: ClassVar[tuple[str, ...]] = ()  # the names of the elementwise state
     _complex: ClassVar[bool] = False  # whether the update has a meaning for complex parameters
     _kernel: ClassVar[str | None] = None  # the name of the rule's kernel in _triton.py, if it has one
 
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
-        super().__init__(params, defaults)  # adds the groups, and so checks them
+        super().__init__(params, {**defaults, "stacked": False})  # adds the groups, and so checks them
 
     # --- what a subclass defines -------------------------------------------------------------------------------------
 
@@ -86,18 +91,48 @@ class RuleOptimizer(Optimizer):
         """[n, 1]: what the updated weights are multiplied by."""
         raise NotImplementedError
 
+    def _check_stacked(self, group: Group) -> None:
+        """Raises ValueError on a parameter that is no stack of K tensors, or a hyperparameter out of range."""
+        if group["differentiable"]:
+            raise RuntimeError("stacked=True and differentiable=True exclude each other")
+        stacks = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
+        for p in stacks:
+            whole = p.dim() > 0 and p.is_contiguous() and not (p.is_complex() or is_sharded(p))
+            require("params", tuple(p.shape), whole, "with stacked=True, contiguous real tensors of one axis at least")
+        members = {len(p) for p in stacks}
+        require("params", members, len(members) <= 1, "with stacked=True, parameters of as many members each")
+        for k in range(max(members, default=0)):
+            self._check({key: self._of_member(key, value, k, len(stacks[0])) for key, value in group.items()})
+
+    def _of_member(self, key: str, value: Any, k: int, members: int) -> Any:
+        """Member k's own value of a hyperparameter. One that lies on a device is not waited for, and not checked."""
+        if isinstance(value, tuple):
+            return tuple(self._of_member(key, part, k, members) for part in value)
+        if not isinstance(value, Tensor) or value.numel() == 1:
+            return value
+        allowed = key in self._per_member and value.shape == (members,)
+        own = ", ".join(self._per_member)
+        require(key, value, allowed, f"a number, or (for {own}) a tensor of one number for each of {members} members")
+        return float(value[k]) if value.device.type == "cpu" else self.defaults[key]
+
     # --- torch's contract --------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch's; raises ValueError on a hyperparameter outside its range, and adds nothing then."""
         if isinstance(param_group, dict):  # torch refuses what is not
-            self._check({**self.defaults, **param_group})
+            group = {**self.defaults, **param_group}
+            if group["stacked"]:
+                param_group["params"] = _as_list(param_group["params"])
+                self._check_stacked({**group, "params": param_group["params"]})
+            else:
+                self._check(group)
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Gives the groups of an older state the keywords that it did not know yet."""
         super().__setstate__(state)
         for group in self.param_groups:
+            group.setdefault("stacked", False)
             for key, parameter in inspect.signature(type(self)).parameters.items():
                 if parameter.default is not inspect.Parameter.empty:
                     group.setdefault(key, parameter.default)
@@ -160,17 +195,22 @@ class RuleOptimizer(Optimizer):
         rows = Rows(self._blocks(pairs, group), {})
         self._start_state(rows, group)
         states = [state for block in rows.blocks for state in block.states]
-        joined = {
-            key: join([s[key] for s in states]) for key in (states[0] if states else ()) if key not in self._moments
-        }
-        rows.state = {key: value for key, (value, _) in joined.items()}
+        joined = {}
+        for key in states[0] if states else ():
+            if key not in self._moments:
+                numbers, is_view = join([s[key] for s in states])
+                joined[key] = numbers.view(-1, 1), is_view
+        rows.state = {key: numbers for key, (numbers, _) in joined.items()}
 
+        group = _by_row(group, rows)
         rule, settings = self._rule(rows, group)
-        sizes = [len(block.params) for block in rows.blocks]
+        dtype = computing_dtype(rows.dtype)
+        settings = {key: v.to(dtype) if _is_by_row(v) else v for key, v in settings.items()}
+        sizes = [len(block.w) for block in rows.blocks]
         if self._by_kernel(group, rows.device, sharded=is_sharded(pairs[0][0])):
             self._step_by_kernel(rows, settings)
         else:
-            by_block = {k: v.split(sizes) for k, v in settings.items() if isinstance(v, Tensor) and v.dim() == 2}
+            by_block = {k: v.split(sizes) for k, v in settings.items() if _is_by_row(v)}
             for i, block in enumerate(rows.blocks):
                 self._step_block(rule, block, settings | {key: values[i] for key, values in by_block.items()}, group)
         if self._rescales(group):
@@ -200,7 +240,8 @@ class RuleOptimizer(Optimizer):
         """
         lr = group["lr"]
         if isinstance(lr, Tensor):
-            return lr.device.type == "cpu" and not torch.compiler.is_compiling() and float(lr.detach()) == 0
+            known = lr.device.type == "cpu" and lr.numel() == 1 and not torch.compiler.is_compiling()
+            return known and float(lr.detach()) == 0
         return bool(lr == 0)
 
     def _blocks(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> list[Block]:
@@ -208,7 +249,9 @@ class RuleOptimizer(Optimizer):
         differentiable, first = group["differentiable"], pairs[0][0]
         sharded, plain = is_sharded(first), not is_sharded(first) and not first.is_complex()
         by_kernel = self._by_kernel(group, first.device, sharded)
-        alone = group["foreach"] is False or differentiable or sharded or by_kernel or torch.compiler.is_compiling()
+        alone = (group["foreach"] is False or differentiable or torch.compiler.is_compiling()) or (
+            sharded or by_kernel or group["stacked"]
+        )
         stack, whole = _SIZES.get(first.device.type, _OTHER_SIZES)
 
         chosen: list[list[tuple[Tensor, Tensor, Any]]] = []
@@ -238,6 +281,8 @@ class RuleOptimizer(Optimizer):
             if not plain:
                 grads = [real(local(not_conjugating(g, p))) for p, g in zip(params, grads, strict=True)]
             g, _ = join(grads)
+            if group["stacked"]:
+                w, g = w.view(len(params[0]), -1), g.view(len(params[0]), -1)
             blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
         return blocks
 
@@ -250,14 +295,15 @@ class RuleOptimizer(Optimizer):
         if not started:
             return
         for key, value in started.items():
-            for p, number in zip(new.params, value.flatten().unbind(), strict=True):
-                self.state[p][key] = number
+            of_param = value.view(len(new.params), -1).unbind() if group["stacked"] else value.flatten().unbind()
+            for p, numbers in zip(new.params, of_param, strict=True):
+                self.state[p][key] = numbers
         at = 0
         for block in new.blocks:
-            own = {key: value[at : at + len(block.params)] for key, value in started.items()}
-            at += len(block.params)
+            own = {key: value[at : at + len(block.w)] for key, value in started.items()}
+            at += len(block.w)
             block.states = [self.state[p] for p in block.params]
-            self._put_moments(block, self._start_moments(block.w, own, group))
+            self._put_moments(block, self._start_moments(block.w, own, _by_row(group, Rows([block], {}))))
 
     def _put_moments(self, block: Block, moments: dict[str, Tensor]) -> None:
         for key, value in moments.items():
@@ -268,7 +314,7 @@ class RuleOptimizer(Optimizer):
     def _by_kernel(self, group: Group, device: torch.device, sharded: bool) -> bool:
         """Whether one kernel updates all tensors at once."""
         asked = group["fused"] and self._kernel is not None and device.type == "cuda"
-        return asked and not sharded and not torch.compiler.is_compiling()
+        return asked and not (sharded or group["stacked"] or torch.compiler.is_compiling())
 
     def _step_by_kernel(self, rows: Rows, settings: dict[str, Any]) -> None:
         """Brings every block's ``w`` and the elementwise state to this step."""
@@ -291,7 +337,7 @@ class RuleOptimizer(Optimizer):
         differentiable, compiling = group["differentiable"], torch.compiler.is_compiling()
         w, g = block.w, block.g
         states = [[local(state[key]) for state in block.states] for key in self._moments]
-        joined = [join(tensors) for tensors in states]
+        joined = [(value.view(w.shape), is_view) for value, is_view in map(join, states)]
         moments = [value.clone() if differentiable else value for value, _ in joined]
         if differentiable:
             w = block.w = block.w.clone()
@@ -308,9 +354,14 @@ class RuleOptimizer(Optimizer):
             update(w.detach(), g.detach(), [m.detach() for m in moments], plain)
         elif w.numel() <= size or differentiable or compiling:
             _apply(rule, w, g, moments, settings)
-        else:
+        elif w.shape[1] > size:
             for w_slice, g_slice, *m_slices in zip(*(x.split(size, 1) for x in (w, g, *moments)), strict=True):
                 _apply(rule, w_slice, g_slice, m_slices, settings)
+        else:
+            n = size // w.shape[1]
+            for i in range(0, len(w), n):
+                own = {key: v[i : i + n] if _is_by_row(v) else v for key, v in settings.items()}
+                _apply(rule, w[i : i + n], g[i : i + n], [m[i : i + n] for m in moments], own)
 
         if differentiable:
             self._put_moments(block, dict(zip(self._moments, moments, strict=True)))
@@ -341,10 +392,33 @@ def _compiled(rule: Rule, *_: Any) -> Callable[..., None]:
     return torch.compile(apply, dynamic=True, fullgraph=True)
 
 
+def _as_list(params: Any) -> list[Any]:
+    return [params] if isinstance(params, Tensor) else list(params)
+
+
+def _is_by_row(setting: Any) -> bool:
+    """Whether it is [n, 1], a number for each row."""
+    return isinstance(setting, Tensor) and setting.dim() == 2
+
+
+def _by_row(group: Group, rows: Rows) -> Group:
+    """The group with its members' hyperparameters, (K,) each, as [N, 1], where rows are blocks of K."""
+    if not group["stacked"]:
+        return group
+
+    def spread(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(spread, value))
+        by_member = isinstance(value, Tensor) and value.dim() == 1 and value.numel() > 1
+        return wide(value).repeat(len(rows.blocks)).unsqueeze(1) if by_member else value
+
+    return {key: spread(value) if key != "params" else value for key, value in group.items()}
+
+
 def live_lr(rows: Rows, group: Group) -> float | Tensor:
-    """The learning rate of this step: a number, or a 0-d tensor that the rows can be multiplied by."""
+    """The learning rate of this step: a number, or a tensor, 0-d or [N, 1], that the rows can be multiplied by."""
     lr: float | Tensor = group["lr"]
-    if not isinstance(lr, Tensor):
+    if not isinstance(lr, Tensor) or lr.dim() == 2:
         return lr
     # Any device multiplies by a 0-d tensor of the CPU.
     return lr.reshape(()) if lr.device.type == "cpu" else lr.reshape(()).to(rows.device)

@@ -56,17 +56,18 @@ def _foreach_norms(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _quick_cpu_norms(blocks: Sequence[Tensor]) -> Tensor:
-    """In float32, which is much faster, and again in float64 where that was not safe."""
+    """In float32, which is much faster, and again in float64 those rows whose norm was not safe."""
     quick = torch.cat([_quick_cpu_row_norms(block) for block in blocks])
     low, high = _SAFE_NORMS
     clamped = quick.clamp(low, high)
     if clamped.equal(quick):
         return quick.double()
     # Zeros come here too: float32 cannot tell them from what is very small.
-    unsafe = clamped.ne(quick).split([len(block) for block in blocks])
-    redone = [_row_norms(block) if any_unsafe.any() else None for block, any_unsafe in zip(blocks, unsafe, strict=True)]
-    parts = zip(redone, quick.split([len(block) for block in blocks]), strict=True)
-    return torch.cat([part.double() if again is None else again for again, part in parts])
+    row_norms, sizes = quick.double(), [len(block) for block in blocks]
+    for block, part, unsafe in zip(blocks, row_norms.split(sizes), clamped.ne(quick).split(sizes), strict=True):
+        if unsafe.any():
+            part[unsafe] = _row_norms(block[unsafe])
+    return row_norms
 
 
 def _quick_cpu_row_norms(block: Tensor) -> Tensor:

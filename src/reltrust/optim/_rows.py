@@ -10,7 +10,10 @@ from reltrust.optim._norms import norms
 
 @dataclass(slots=True)
 class Block:
-    """Tensors of one shape, dtype and device, stacked to a matrix with one row for each; one tensor is one row."""
+    """A matrix of weights with a row for each tensor that has a norm of its own.
+
+    That is tensors of one shape, dtype and device; or one tensor; or one parameter of a stacked group, with K rows.
+    """
 
     params: list[Tensor]  # as their owner knows them
     weights: list[Tensor]  # of each parameter what this process holds, real
@@ -29,7 +32,7 @@ class Rows:
 
     @property
     def params(self) -> list[Tensor]:
-        """One a row."""
+        """One a row, or in a stacked group one for K rows."""
         return [p for block in self.blocks for p in block.params]
 
     @property
@@ -51,7 +54,9 @@ class Rows:
     def w_rms(self) -> Tensor:
         """[N, 1]: root mean squares of the weights, of all shards together."""
         norm = self.w_norm()
-        roots = torch.tensor([[max(1, p.numel()) ** 0.5] for p in self.params], dtype=norm.dtype)
+        per_param = len(norm) // len(self.params)
+        counts = [p.numel() // per_param for p in self.params for _ in range(per_param)]
+        roots = torch.tensor([[max(1, count) ** 0.5] for count in counts], dtype=norm.dtype)
         return norm / roots.to(self.device, non_blocking=True)
 
 

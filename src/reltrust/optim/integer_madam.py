@@ -54,6 +54,7 @@ class IntegerMadam(RuleOptimizer):
     """
 
     _moments = ("level", "exp_avg_rms")
+    _per_member = ("lr", "p_scale", "g_bound", "beta")
 
     def __init__(
         self,
@@ -167,9 +168,9 @@ def integer_madam_update(
     w_max: Tensor,  # [n, 1]
     correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
     lr_factor: float | Tensor,  # f: a number, 0-d or [n, 1]
-    g_bound: float,
-    keep: float,  # sqrt(beta)
-    gain: float,  # sqrt(1 - beta)
+    g_bound: float | Tensor,  # as keep and gain a number or [n, 1]
+    keep: float | Tensor,  # sqrt(beta)
+    gain: float | Tensor,  # sqrt(1 - beta)
     magnitudes: Tensor,  # [K]: exp(-b n)
     dtype: torch.dtype,  # of the parameters
 ) -> None:

@@ -45,6 +45,7 @@ class Madam(RuleOptimizer):
     """
 
     _moments = ("exp_avg_rms",)
+    _per_member = ("lr", "p_scale", "g_bound", "beta")
     _kernel = "madam_update"
 
     def __init__(
@@ -93,9 +94,9 @@ def madam_update(
     w_max: Tensor,  # [n, 1]
     correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
     lr: float | Tensor,  # a number, 0-d or [n, 1]
-    g_bound: float,
-    keep: float,  # sqrt(beta)
-    gain: float,  # sqrt(1 - beta)
+    g_bound: float | Tensor,  # as keep and gain a number or [n, 1]
+    keep: float | Tensor,  # sqrt(beta)
+    gain: float | Tensor,  # sqrt(1 - beta)
 ) -> None:
     """One step of :class:`Madam` by its equations."""
     exponent = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
@@ -131,13 +132,19 @@ def madam_settings(rows: Rows, group: Group) -> dict[str, Any]:
     }
 
 
-def bias_correction(step: Tensor, beta: float) -> Tensor:
+def bias_correction(step: Tensor, beta: float | Tensor) -> Tensor:
     """sqrt(1 - beta^step), of the shape of ``step``, which counts from 1."""
     return (1 - beta ** wide(step)).sqrt()
 
 
 def normalised_gradient(
-    g: Tensor, exp_avg_rms: Tensor, *, correction: Tensor, g_bound: float, keep: float, gain: float
+    g: Tensor,
+    exp_avg_rms: Tensor,
+    *,
+    correction: Tensor,
+    g_bound: float | Tensor,
+    keep: float | Tensor,
+    gain: float | Tensor,
 ) -> Tensor:
     """clip(g / sqrt(v / (1 - beta^t)), -g_bound, g_bound) with 0/0 = 0; overwrites ``exp_avg_rms``, sqrt(v)."""
     if torch.compiler.is_compiling():  # in one kernel this costs no memory, and less time than hypot
@@ -146,4 +153,5 @@ def normalised_gradient(
         exp_avg_rms.mul_(keep).hypot_(g * gain)
     # sqrt(v) = 0 only where every gradient so far was zero. A NaN goes through, so that a broken run shows.
     normalised = g / exp_avg_rms.clamp_min(torch.finfo(g.dtype).tiny)
-    return normalised.mul_(correction).clamp_(-g_bound, g_bound)
+    bound: Any = g_bound  # torch declares clamp for two numbers or two tensors
+    return normalised.mul_(correction).clamp_(-bound, bound)

@@ -43,6 +43,7 @@ class NovoGrad(RuleOptimizer):
     """
 
     _moments = ("exp_avg",)
+    _per_member = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
         self,
@@ -107,12 +108,14 @@ def novograd_update(
     exp_avg: Tensor,  # [n, k]: m; overwritten
     *,
     g_scale: Tensor,  # [n, 1]: 1 / (sqrt(v) + eps); like decay, times 1 - beta1 if gradients are averaged
-    decay: float,  # d
-    beta1: float,
+    decay: float | Tensor,  # d, a number or [n, 1]
+    beta1: float | Tensor,  # a number or [n, 1]
     lr: float | Tensor,  # a number, 0-d or [n, 1]
 ) -> None:
     """m <- beta1 m + g_scale g + decay W; W <- W - lr m, for each row."""
     exp_avg.mul_(beta1).addcmul_(g, g_scale)
-    if decay:
+    if isinstance(decay, Tensor):
+        exp_avg.addcmul_(w, decay)
+    elif decay:
         exp_avg.add_(w, alpha=decay)
     w.sub_(exp_avg * lr)

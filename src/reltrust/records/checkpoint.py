@@ -24,3 +24,10 @@ def load(path: Path) -> dict[str, Any] | None:
     if content["rng"]["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["rng"]["cuda"])
     return dict(content["state"])
+
+
+def step(path: Path) -> int:
+    """The step that the checkpoint was written at; 0 if there is none."""
+    if not path.exists():
+        return 0
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state"]["step"])

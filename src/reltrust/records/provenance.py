@@ -68,7 +68,7 @@ def hardware(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": len(_affinity()),
+        "cores": cores(),
         "device": device,
     }
     if device.startswith("cuda"):
@@ -77,8 +77,9 @@ def hardware(device: str) -> dict[str, Any]:
     return found
 
 
-def _affinity() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

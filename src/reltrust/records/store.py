@@ -6,6 +6,7 @@ job finds it and either has nothing to do or goes on from the checkpoint.
 """
 
 import json
+import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from reltrust.records.identity import comparison_id, run_directory, run_id
 from reltrust.settings import Settings
 
 Row = dict[str, Any]
+_LONGEST_ROW = 4096  # bytes
 
 
 class Status(StrEnum):
@@ -89,6 +91,18 @@ class RunRecord:
         return list(read_json_lines(self.path / "metrics.jsonl"))
 
     @property
+    def last_step(self) -> int:
+        """The step of the last row logged so far, 0 if there is none; reads the end of the file only."""
+        try:
+            with (self.path / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_ROW))
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return 0
+        whole = [line for line in lines if line.endswith(b"\n")]
+        return int(json.loads(whole[-1])["step"]) if whole else 0
+
+    @property
     def summary(self) -> Row:
         return dict(read_json(self.path / "summary.json"))
 
@@ -106,8 +120,8 @@ class RunRecord:
 
     # --- writing ---
 
-    def begin(self, settings: Settings, device: str) -> None:
-        """Takes the run for this process and marks it running.
+    def begin(self, settings: Settings, device: str, members: int = 1) -> None:
+        """Takes the run for this process and marks it running; ``members`` runs make their steps together.
 
         Raises:
             BusyError: another process has it.
@@ -121,7 +135,7 @@ class RunRecord:
         try:
             attempts = self._earlier_attempts(run_id(settings))
             write_text(self.path / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-            attempts.append(provenance.attempt(device))
+            attempts.append(provenance.attempt(device) | {"members": members})
             ids = {"id": run_id(settings), "comparison": comparison_id(settings), "protocol": settings.task.protocol}
             write_json(self.path / "provenance.json", {**ids, "attempts": attempts})
             self._set_status(Status.RUNNING)

@@ -65,6 +65,20 @@ class WandbTracker:
         self._run = None
 
 
+class ReplayingTracker:
+    """Shows a run to W&B when it has ended: for runs of which too many are trained at once to be watched live."""
+
+    def __init__(self, record: RunRecord, tracking: Tracking, results: str | Path) -> None:
+        self._record, self._tracking, self._results = record, tracking, results
+
+    def log(self, row: Row) -> None:
+        pass
+
+    def finish(self, status: str, summary: Row) -> None:
+        if status in ("finished", "diverged"):
+            replay(self._record, self._tracking, self._results)
+
+
 def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
     """An open W&B run; offline if the service was asked for and cannot be reached."""
     import wandb  # takes seconds: only those who want it pay for it
@@ -101,9 +115,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def open_tracker(record: RunRecord, tracking: Tracking, results: str | Path) -> Tracker:
+def open_tracker(record: RunRecord, tracking: Tracking, results: str | Path, *, live: bool = True) -> Tracker:
     """The tracker that the settings ask for; W&B's own files go to ``<results>/wandb``."""
-    return NoTracker() if tracking.mode == "none" else WandbTracker(record, Path(results, "wandb"), tracking)
+    if tracking.mode == "none":
+        return NoTracker()
+    return (
+        WandbTracker(record, Path(results, "wandb"), tracking) if live else ReplayingTracker(record, tracking, results)
+    )
 
 
 def replay(record: RunRecord, tracking: Tracking, results: str | Path) -> None:

@@ -9,34 +9,42 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from reltrust.records.store import RunRecord, Status
+from reltrust.records.store import Status
+from reltrust.sweeps.plan import PlannedRun
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 class SweepProgress:
-    """A context that shows, on standard error, how many runs have ended and how; a bar or, without a terminal, lines.
+    """A context that shows, on standard error, how many runs have ended and how, how many run, and their steps.
+
+    A bar of all runs' steps or, without a terminal, lines.
 
     Args:
         label: the sweep's name.
-        records: the runs that are about to start.
+        runs: those that are about to start.
     """
 
-    def __init__(self, label: str, records: Sequence[RunRecord], enabled: bool) -> None:
-        self._label, self._records = label, records
-        self._before = {record.path: record.status_time for record in records}
+    def __init__(self, label: str, runs: Sequence[PlannedRun], enabled: bool) -> None:
+        self._label, self._runs = label, runs
+        self._before = [run.record.status_time for run in runs]
+        self._steps = [run.record.last_step for run in runs]
+        self._planned = [run.settings.training.steps for run in runs]
+        self._first = sum(self._steps)
         self._enabled, self._lines = enabled, not sys.stderr.isatty()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._ended: dict[int, Status] = {}
+        self._statuses: list[Status | None] = [None] * len(runs)
 
     def __enter__(self) -> "SweepProgress":
         self._started = self._last_line = time.monotonic()
         self._bar = tqdm(
-            total=len(self._records),
+            total=sum(self._planned),
+            initial=self._first,
             desc=self._label,
-            unit="run",
+            unit="step",
+            unit_scale=True,
             dynamic_ncols=True,
             disable=not self._enabled or self._lines,
         )
@@ -56,22 +64,24 @@ class SweepProgress:
             self._look(last=False)
 
     def _look(self, last: bool) -> None:
-        for number, record in enumerate(self._records):
+        for i, run in enumerate(self._runs):
             # A status from before this sweep (an earlier failure) says nothing about it.
-            if number not in self._ended and record.status_time != self._before[record.path]:
-                status = record.status
-                if status is not None and status is not Status.RUNNING:
-                    self._ended[number] = status
-        counts = Counter(self._ended.values())
-        told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none ended"
+            running = self._statuses[i] in (None, Status.RUNNING)
+            if running and run.record.status_time != self._before[i]:
+                self._statuses[i] = run.record.status
+                result = self._statuses[i] in (Status.FINISHED, Status.DIVERGED)
+                self._steps[i] = self._planned[i] if result else run.record.last_step
+        counts = Counter(status for status in self._statuses if status is not None)
+        told = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none begun"
+        steps, now = sum(self._steps), time.monotonic()
         self._bar.set_postfix_str(told, refresh=False)
-        self._bar.n = len(self._ended)
+        self._bar.n = steps
         self._bar.refresh()
-        now = time.monotonic()
         if self._enabled and self._lines and (last or now - self._last_line >= _SECONDS_BETWEEN_LINES):
-            line = f"{self._label}: {len(self._ended)}/{len(self._records)} runs, {told}"
-            if 0 < len(self._ended) < len(self._records):
-                left = (now - self._started) / len(self._ended) * (len(self._records) - len(self._ended))
-                line += f", about {left:.0f} s left"
+            ended = sum(counts.values()) - counts[Status.RUNNING]
+            line = f"{self._label}: {ended}/{len(self._runs)} runs, {told}"
+            if steps > self._first and ended < len(self._runs):
+                rate = (steps - self._first) / (now - self._started)
+                line += f", {rate:,.0f} steps/s, about {(sum(self._planned) - steps) / rate:.0f} s left"
             print(line, file=sys.stderr, flush=True)
             self._last_line = now

@@ -1,12 +1,14 @@
 """The depth benchmark: a deep perceptron learns to classify digits."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from reltrust.data.images import ImageData
-from reltrust.data.order import BatchOrder
-from reltrust.models.mlp import MLP, Init
+from reltrust.data.order import BatchOrder, PackedBatchOrder
+from reltrust.models.mlp import MLP, Init, packed_mlp
 
 _EVALUATION_BATCH = 10_000  # bounds the activations that an evaluation holds
 
@@ -34,15 +36,15 @@ class MlpDepth:
         seed: int,
         device: torch.device,
     ) -> None:
-        self._order = BatchOrder(len(data.train), batch_size, seed, device)
-        self._data = data
+        self.order = BatchOrder(len(data.train), batch_size, seed, device)
+        self.data = data
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = MLP(data.pixels, width, hidden_layers, data.classes, init).to(device)
 
     def loss(self, step: int) -> tuple[Tensor, ...]:
         """Cross entropy in nats, and accuracy as a share in 0..1, of the batch before it is learnt from."""
-        images, labels = self._data.train.batch(self._order.batch(step))
+        images, labels = self.data.train.batch(self.order.batch(step))
         logits = self.model(images)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == labels).float().mean()
@@ -52,7 +54,7 @@ class MlpDepth:
     def evaluate(self) -> dict[str, float]:
         """``test_loss`` (mean cross entropy, nats) and ``test_accuracy`` (share in 0..1) on the held-out images."""
         loss, correct = torch.zeros((), dtype=torch.float64), 0
-        test = self._data.test
+        test = self.data.test
         for images, labels in zip(
             test.images.split(_EVALUATION_BATCH), test.labels.split(_EVALUATION_BATCH), strict=True
         ):
@@ -60,3 +62,29 @@ class MlpDepth:
             loss += F.cross_entropy(logits, labels, reduction="sum").cpu().double()
             correct += int((logits.argmax(1) == labels).sum())
         return {"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)}
+
+    @classmethod
+    def packed(cls, members: Sequence["MlpDepth"]) -> "PackedMlpDepth":
+        return PackedMlpDepth(members)
+
+
+class PackedMlpDepth:
+    """K of these tasks on the same data, each with its own order of batches."""
+
+    def __init__(self, members: Sequence[MlpDepth]) -> None:
+        self._train = members[0].data.train
+        self._order = PackedBatchOrder([member.order for member in members])
+
+    def inputs(self, step: int) -> tuple[Tensor, ...]:
+        """Indices of each member's batch, (K, batch)."""
+        return (self._order.batch(step),)
+
+    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Cross entropy in nats and accuracy in 0..1 of each member's batch, (K,) each."""
+        (indices,) = inputs
+        images, labels = self._train.batch(indices.flatten())
+        logits = packed_mlp(stacks, images.view(*indices.shape, -1))
+        with torch.no_grad():
+            accuracy = (logits.argmax(2) == labels.view_as(indices)).float().mean(1)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
+        return losses.view_as(indices).mean(1), accuracy

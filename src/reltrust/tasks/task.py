@@ -1,6 +1,7 @@
 """What a task is to the trainer."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 
@@ -25,4 +26,30 @@ class Task(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Measures of the model on held-out examples, ready for a metrics row."""
+        ...
+
+
+class PackedTask(Protocol):
+    """The losses of K tasks with models of one shape, computed together."""
+
+    def inputs(self, step: int) -> tuple[Tensor, ...]:
+        """What a step reads that is another at every step: tensors on the device, of the same shapes each time."""
+        ...
+
+    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """For every member what its own ``loss`` returns: (K,) each.
+
+        Args:
+            stacks: the members' parameters in order of ``model.parameters()``, with a first axis for the members.
+            inputs: those of the step.
+        """
+        ...
+
+
+class PackableTask(Task, Protocol):
+    """A task that can be trained together with others of its kind."""
+
+    @classmethod
+    def packed(cls, members: Sequence[Self]) -> PackedTask:
+        """The tasks as one; they may differ in nothing but their models' initial weights and their seeds."""
         ...

@@ -1,99 +1,154 @@
 """The training loop, the only one."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
 from reltrust.settings import Training
-from reltrust.training.program import Program
+from reltrust.training.program import Steps
 from reltrust.training.progress import RunProgress
 from reltrust.training.schedules import Schedule
 from reltrust.training.stopping import StopRequest
+
+T = TypeVar("T")
 
 
 class Stopwatch:
     """Seconds spent in training, evaluations left out."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._started = seconds, time.perf_counter()
-
-    def read(self) -> float:
-        return self._seconds + time.perf_counter() - self._started
-
-    def stopped(self, action: Callable[[], Row]) -> Row:
-        """What the action returns; its time does not count."""
-        self._seconds = self.read()
-        result = action()
+    def __init__(self) -> None:
         self._started = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        before, self._started = self._started, time.perf_counter()
+        return self._started - before
+
+    def stopped(self, action: Callable[[], T]) -> T:
+        """What the action returns; its time does not count."""
+        stopped = time.perf_counter()
+        result = action()
+        self._started += time.perf_counter() - stopped
         return result
 
 
+@dataclass
+class Member:
+    """One of the runs that a program trains: what it follows, and where it is written down."""
+
+    record: RunRecord
+    schedule: Schedule
+    tracker: Tracker
+    seconds: float = 0.0  # its share of the training time
+    row: Row = field(default_factory=dict)  # the last one
+    status: Status = Status.RUNNING
+
+    def end(self, status: Status, summary: Row) -> None:
+        self.status = status
+        self.record.end(status, summary)
+        self.tracker.finish(status, summary)
+
+    def preempt(self) -> None:
+        self.status = Status.PREEMPTED
+        self.record.preempted()
+        self.tracker.finish(Status.PREEMPTED, {})
+
+
 def train(
-    program: Program,
+    program: Steps,
     plan: Training,
-    schedule: Schedule,
-    record: RunRecord,
-    tracker: Tracker,
+    members: Sequence[Member],
     *,
     checkpoint_seconds: float,
     show_progress: bool,
-) -> Status:
-    """Trains to the end of the plan, to a non-finite loss, or until asked to stop; the record says which.
+) -> list[Status]:
+    """Trains every member to the end of the plan, to a non-finite loss, or until asked to stop; its record says which.
 
-    The run goes on from the record's checkpoint, if there is one, as if it had never stopped.
+    The members go on from their records' checkpoints, if there are any, as if they had never stopped.
+
+    Args:
+        program: steps the members, in their order.
+
+    Raises:
+        ValueError: the members' checkpoints are of different steps.
     """
     # --- resume -----------------------------------------------------------------------------------------------------
-    step, seconds = 0, 0.0
-    if state := checkpoint.load(record.checkpoint_path):
-        step, seconds = state["step"], state["seconds"]
-        program.load_state_dict(state["program"])
-    record.rewind(step)
-    clock = Stopwatch(seconds)
-    last_checkpoint = time.monotonic()
-    row: Row = record.metrics[-1] if step else {}
-    progress = RunProgress(record.path.name, plan.steps, step, show_progress)
+    step, running = _resume(program, members), list(members)
+    clock, last_checkpoint = Stopwatch(), time.monotonic()
+    progress = RunProgress([member.record.path.name for member in members], plan.steps, step, show_progress)
+
+    def share_time() -> None:
+        lap = clock.lap()
+        for member in running:
+            member.seconds += lap / len(running)
 
     with StopRequest() as stop:
-        while step < plan.steps:
+        while step < plan.steps and running:
             # --- one step -------------------------------------------------------------------------------------------
-            program.step(step, schedule(step))
+            program.step(step, [member.schedule(step) for member in running])
             step += 1
 
             # --- look: the only place where the host waits for the device --------------------------------------------
             if step % plan.log_every == 0:
-                window = program.look(step)
-                if window.non_finite_step is not None:
-                    summary = {"diverged_at": window.non_finite_step, "steps": step, "seconds": clock.read()}
-                    record.end(Status.DIVERGED, summary)
-                    tracker.finish(Status.DIVERGED, summary)
-                    progress.close()
-                    return Status.DIVERGED
-                row = {"step": step, "lr": program.lr, **window.means, "seconds": round(clock.read(), 3)}
+                windows, lrs = program.look(step), program.lrs
+                share_time()
+                for member, window, lr in zip(running, windows, lrs, strict=True):
+                    member.row = {"step": step, "lr": lr, **window.means, "seconds": round(member.seconds, 3)}
+                    if window.non_finite_step is not None:
+                        summary = {"diverged_at": window.non_finite_step, "steps": step, "seconds": member.seconds}
+                        member.end(Status.DIVERGED, summary)
+
+                # --- members that have diverged leave -----------------------------------------------------------------
+                kept = [k for k, member in enumerate(running) if member.status is Status.RUNNING]
+                if len(kept) < len(running):
+                    running = [running[k] for k in kept]
+                    program.keep(kept)
 
                 # --- evaluate -----------------------------------------------------------------------------------------
-                if step % plan.evaluate_every == 0 or step == plan.steps:
-                    row |= clock.stopped(program.evaluate)
-                record.append(row)
-                tracker.log(row)
-                progress.update(step, window.means)
+                if running and (step % plan.evaluate_every == 0 or step == plan.steps):
+                    for member, measures in zip(running, clock.stopped(program.evaluate), strict=True):
+                        member.row |= measures
+                for member in running:
+                    member.record.append(member.row)
+                    member.tracker.log(member.row)
+                progress.update(step, [windows[k].means for k in kept])
 
             # --- checkpoint -------------------------------------------------------------------------------------------
             overdue = time.monotonic() - last_checkpoint >= checkpoint_seconds
-            if (overdue or stop.requested) and step < plan.steps:
-                state = {"step": step, "seconds": clock.read(), "program": program.state_dict()}
-                checkpoint.save(record.checkpoint_path, state)
+            if (overdue or stop.requested) and step < plan.steps and running:
+                share_time()
+                for member, state in zip(running, program.state_dicts(), strict=True):
+                    content = {"step": step, "seconds": member.seconds, "program": state}
+                    checkpoint.save(member.record.checkpoint_path, content)
                 last_checkpoint = time.monotonic()
             if stop.requested and step < plan.steps:
-                record.preempted()
-                tracker.finish(Status.PREEMPTED, {})
-                progress.close()
-                return Status.PREEMPTED
+                for member in running:
+                    member.preempt()
+                break
 
-    # --- the end --------------------------------------------------------------------------------------------------
-    summary = {"steps": step} | {key: value for key, value in row.items() if key not in ("step", "lr")}
-    record.end(Status.FINISHED, summary)
-    tracker.finish(Status.FINISHED, summary)
+    # --- the end ------------------------------------------------------------------------------------------------------
+    for member in running:
+        if member.status is Status.RUNNING:
+            result = {key: value for key, value in member.row.items() if key not in ("step", "lr")}
+            member.end(Status.FINISHED, {"steps": step, **result})
     progress.close()
-    return Status.FINISHED
+    return [member.status for member in members]
+
+
+def _resume(program: Steps, members: Sequence[Member]) -> int:
+    """Brings program and records to the step of the members' checkpoints, which it returns; 0 without any."""
+    states: list[dict[str, Any]] = [checkpoint.load(member.record.checkpoint_path) or {} for member in members]
+    (step, *others) = {state.get("step", 0) for state in states}
+    if others:
+        raise ValueError(f"the checkpoints are of different steps: {step}, {', '.join(map(str, others))}")
+    if step:
+        program.load_state_dicts([state["program"] for state in states])
+    for member, state in zip(members, states, strict=True):
+        member.record.rewind(step)
+        member.seconds = state.get("seconds", 0.0)
+        member.row = member.record.metrics[-1] if step and member.record.metrics else {}
+    return int(step)

@@ -1,7 +1,5 @@
 """The sweeper of every multirun: it expands the grids, checks every run, skips what is done, and launches the rest."""
 
-import copy
-import functools
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,8 +17,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.reltrust_plugins.composer import Composer
+from hydra_plugins.reltrust_plugins.packed_launcher import PackedLauncher
 from reltrust.errors import SettingsError, SweepError
-from reltrust.settings import Settings, parse
 from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
@@ -28,7 +27,7 @@ from reltrust.sweeps.watch import SweepProgress
 
 @dataclass
 class GridSweeperConf:
-    _target_: str = "hydra_plugins.reltrust_sweeper.grid_sweeper.GridSweeper"
+    _target_: str = "hydra_plugins.reltrust_plugins.grid_sweeper.GridSweeper"
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="reltrust", node=GridSweeperConf, provider="reltrust")
@@ -54,7 +53,9 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         fixed, swept = self._parse(arguments)
         points = expand(self._grids, swept)
-        runs = plan(self._settings(fixed, points))
+        varied = [[_override(key, value) for key, value in point.items()] for point in points]
+        composer = Composer(self._loader, self._config, fixed)
+        runs = plan([composer.settings(overrides) for overrides in varied])
         if self._config.dry_run:
             print(describe(runs, each=True))
             return []
@@ -62,13 +63,13 @@ class GridSweeper(Sweeper):
         print(describe(runs, each=False), file=sys.stderr)
         due = [run for run in runs if run.is_due]
         jobs = [
-            [*fixed, *(_override(key, value) for key, value in point.items()), "machine.progress=false"]
-            for run, point in zip(runs, points, strict=True)
+            [*fixed, *overrides, "machine.progress=false"]
+            for run, overrides in zip(runs, varied, strict=True)
             if run.is_due
         ]
         returns: Sequence[JobReturn] = []
         if due:
-            shown = SweepProgress(self._name, [run.record for run in due], self._config.machine.progress)
+            shown = SweepProgress(self._name, due, self._config.machine.progress)
             with shown, _termination_ends(self._launcher):
                 returns = self._launcher.launch(jobs, initial_job_idx=0)
         _finish(runs, due, returns)
@@ -96,37 +97,15 @@ class GridSweeper(Sweeper):
             fixed.append("tracking=none")
         return fixed, swept
 
-    def _settings(self, fixed: list[str], points: Sequence[Point]) -> list[Settings]:
-        """Every run's settings, checked. Composing a config takes Hydra a tenth of a second, so it is done once for
-        each choice of groups, and the other keys are then set in copies: what Hydra itself would come to."""
-        bases: dict[tuple[str, ...], DictConfig] = {}
-        settings = []
-        for point in points:
-            groups = tuple(_override(key, value) for key, value in point.items() if self._is_group(key))
-            if groups not in bases:
-                composed = self._loader.load_sweep_config(self._config, [*fixed, *groups])
-                # Without the two large parts that no setting refers to: copying them would be most of the work.
-                kept = [str(key) for key in composed if key not in ("hydra", "sweep")]
-                bases[groups] = OmegaConf.masked_copy(composed, kept)
-            config = copy.deepcopy(bases[groups])
-            for key, value in point.items():
-                if not self._is_group(key):
-                    OmegaConf.update(config, key, value)
-            settings.append(parse(OmegaConf.to_container(config, resolve=True)))
-        return settings
-
-    @functools.cache  # noqa: B019 - one sweeper lives as long as its process
-    def _is_group(self, key: str) -> bool:
-        return bool(self._loader.get_group_options(key))
-
 
 @contextmanager
 def _termination_ends(launcher: Launcher) -> Iterator[None]:
     """SIGTERM ends a launcher whose runs are other processes in good order, so that it takes them along.
 
-    Runs in this process hear the signal themselves, and leave a checkpoint.
+    Runs in this process hear the signal themselves, and those of a packed launcher hear it from that; they leave a
+    checkpoint.
     """
-    if isinstance(launcher, BasicLauncher):
+    if isinstance(launcher, BasicLauncher | PackedLauncher):
         yield
         return
 

@@ -1,0 +1,255 @@
+"""Many runs: from their settings to their ended records, as one program where that is possible and pays."""
+
+import gc
+import logging
+import time
+from collections.abc import Sequence
+
+import psutil
+import torch
+from torch import Tensor
+
+from reltrust.records import checkpoint
+from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.tracking import open_tracker
+from reltrust.runner import build_program, build_schedule, optimizer_class, resolve_device, run
+from reltrust.settings import Settings
+from reltrust.training.packed import PackedProgram, packs
+from reltrust.training.program import Program, Steps
+from reltrust.training.trainer import Member, train
+
+log = logging.getLogger(__name__)
+
+Outcome = Status | BaseException  # how a run ended, or what it failed of
+
+_TRIAL_MEMBERS, _WARM_UPS, _TRIAL_STEPS = 8, 5, 5
+_LEAST_GAIN = 1.1  # of a step of a run in a pack over its step alone: below, packing does not pay
+_COPIES = 6  # of a member's parameters: in its model and in the stack, gradient, two moments, what a step needs
+
+
+def obstacle(settings: Settings) -> str | None:
+    """Why the run cannot be packed with others; None if it can.
+
+    Raises:
+        SettingsError: there is no such optimizer.
+    """
+    optimizer = settings.optimizer
+    if settings.task.shape is None:
+        return f"task.name={settings.task.name} does not pack"
+    if not packs(optimizer_class(optimizer.target)):
+        return f"optimizer.target={optimizer.target} does not pack"
+    if optimizer.hyperparameters.get("init") == "random":
+        return "optimizer.init=random draws from a generator that the members of a pack would share"
+    return None
+
+
+def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fraction: float) -> list[Outcome]:
+    """Starts runs of one shape, or resumes them, or finds their results; returns the outcome of each.
+
+    As many as fit make their steps together. Where that does not pay they run one after another. Being asked to stop
+    (SIGTERM, Ctrl-C) leaves checkpoints and starts nothing more: the outcome is then ``preempted``.
+
+    Args:
+        runs: settings that agree in everything that :func:`reltrust.sweeps.packing.shape` names.
+        max_members: at most this many in one program; None: as many as fit.
+        memory_fraction: what programs may take of the device's free memory, in (0, 1].
+    """
+    outcomes: dict[int, Outcome] = {}
+    queue = _parts(runs, max_members, memory_fraction)
+    stopped = False
+    while queue:
+        part = []
+        for i in queue.pop(0):
+            status = _record(runs[i]).status
+            if status is not None and status.is_result:
+                outcomes[i] = status
+            elif stopped:
+                outcomes[i] = Status.PREEMPTED
+            else:
+                part.append(i)
+        if len(part) == 1:
+            outcomes[part[0]] = _alone(runs[part[0]])
+        elif part:
+            try:
+                outcomes |= dict(zip(part, _together([runs[i] for i in part]), strict=True))
+            except Exception as error:
+                if not _is_out_of_memory(error):
+                    raise
+                half = (len(part) + 1) // 2
+                log.warning("out of memory with %d runs at once, going on with %d", len(part), half)
+                queue[:0] = [part[:half], part[half:]]
+                _free_memory()
+                continue
+        stopped = stopped or any(outcomes[i] is Status.PREEMPTED for i in part)
+    return [outcomes[i] for i in range(len(runs))]
+
+
+def _record(settings: Settings) -> RunRecord:
+    return Store(settings.machine.results).record(settings)
+
+
+# --- which runs go together ------------------------------------------------------------------------------------------
+
+
+def _parts(runs: Sequence[Settings], max_members: int | None, memory_fraction: float) -> list[list[int]]:
+    """Places in ``runs`` of those that are to be one program each."""
+    parts: list[list[int]] = []
+    groups: dict[int, list[int]] = {}
+    for i, settings in enumerate(runs):
+        record = _record(settings)
+        if reason := _refusal(settings):
+            log.warning("%s is run alone: %s", record.path.name, reason)
+            parts.append([i])
+        else:
+            # What goes on from a checkpoint is packed with what has made as many steps.
+            groups.setdefault(checkpoint.step(record.checkpoint_path), []).append(i)
+    for group in groups.values():
+        size = _size([runs[i] for i in group], max_members, memory_fraction)
+        parts += [group[at : at + size] for at in range(0, len(group), size)]
+    return parts
+
+
+def _refusal(settings: Settings) -> str | None:
+    """Why the run is not even tried in a pack. What is wrong with it, it will tell itself."""
+    try:
+        return obstacle(settings)
+    except Exception as error:
+        return str(error)
+
+
+def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: float) -> int:
+    """How many of these runs to train at once."""
+    if len(runs) == 1 or max_members == 1:
+        return 1
+    try:
+        device = resolve_device(runs[0].machine.device)
+        _use_threads(runs[0])
+        fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
+        gain = packing_gain(runs, device) if fitting > 1 else 1.0
+    except Exception as error:  # what one run is refused for, each is told alone
+        log.debug("packing was not tried: %s", error)
+        return 1
+    if fitting < 2:
+        log.warning("%d runs are run one by one: the memory is enough for one of them", len(runs))
+        return 1
+    if gain < _LEAST_GAIN:
+        log.warning("%d runs are run one by one: packed, a step would take %.2f of its time", len(runs), 1 / gain)
+        return 1
+    return min(fitting, max_members or fitting, len(runs))
+
+
+def packing_gain(runs: Sequence[Settings], device: torch.device) -> float:
+    """How many times as fast a run makes its steps packed with some of the others as it does alone; measured."""
+    programs = [build_program(settings, device) for settings in runs[:_TRIAL_MEMBERS]]
+    alone = _seconds_a_step(programs[0], 1, device)
+    return len(programs) * alone / _seconds_a_step(PackedProgram(programs), len(programs), device)
+
+
+def _seconds_a_step(program: Steps, members: int, device: torch.device) -> float:
+    """The shortest of a few: whatever else the machine does only adds to it."""
+    seconds = []
+    for step in range(_WARM_UPS + _TRIAL_STEPS):
+        start = time.perf_counter()
+        program.step(step, [1.0] * members)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[_WARM_UPS:])
+
+
+def member_bytes(program: Program) -> int:
+    """An upper estimate of what one member of a pack needs: its parameters in all their copies, and its activations."""
+    saved: dict[int, int] = {}
+
+    def count(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        program.task.loss(0)
+    params = sum(p.numel() * p.element_size() for p in program.params)
+    return _COPIES * params + 2 * sum(saved.values())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the device that nobody uses."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+# --- running them ----------------------------------------------------------------------------------------------------
+
+
+def _alone(settings: Settings) -> Outcome:
+    try:
+        return run(settings)
+    except Exception as error:
+        return error
+
+
+def _together(runs: Sequence[Settings]) -> list[Outcome]:
+    """The outcomes of runs that are trained as one program.
+
+    Raises:
+        Exception: memory does not suffice. What has a result keeps it, the others can be begun again.
+    """
+    device = resolve_device(runs[0].machine.device)
+    _use_threads(runs[0])
+    outcomes: dict[int, Outcome] = {}
+    programs: dict[int, Program] = {}
+    members: dict[int, Member] = {}
+    try:
+        for i, settings in enumerate(runs):
+            try:
+                programs[i] = build_program(settings, device)
+                record = _record(settings)
+                record.begin(settings, str(device), members=len(runs))
+            except Exception as error:  # the others go on without it
+                if _is_out_of_memory(error):
+                    raise
+                programs.pop(i, None)
+                outcomes[i] = error
+                continue
+            tracker = open_tracker(record, settings.tracking, settings.machine.results, live=False)
+            members[i] = Member(record, build_schedule(settings), tracker)
+        if members:
+            alike = [f"{runs[i].optimizer} {runs[i].schedule}" for i in members]
+            statuses = train(
+                PackedProgram(list(programs.values()), alike),
+                runs[0].training,
+                list(members.values()),
+                checkpoint_seconds=60 * runs[0].machine.checkpoint_minutes,
+                show_progress=runs[0].machine.progress,
+            )
+            outcomes |= dict(zip(members, statuses, strict=True))
+        return [outcomes[i] for i in range(len(runs))]
+    except BaseException as error:
+        can_be_repeated = isinstance(error, KeyboardInterrupt) or _is_out_of_memory(error)
+        for i, member in members.items():
+            outcomes[i] = error if member.status is Status.RUNNING else member.status
+            if member.status is Status.RUNNING and can_be_repeated:
+                member.record.preempted()
+            elif member.status is Status.RUNNING:
+                member.record.failed(error)
+        if can_be_repeated or not isinstance(error, Exception):
+            raise
+        return [outcomes.get(i, error) for i in range(len(runs))]
+
+
+def _use_threads(settings: Settings) -> None:
+    if settings.machine.threads is not None:
+        torch.set_num_threads(settings.machine.threads)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """A CPU's allocator has no exception of its own."""
+    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,38 @@
+"""Which runs of a sweep can be one program, and how several processes share them."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict
+
+from reltrust.settings import Settings
+
+_LEAST_MEMBERS = 8  # fewer gain less from being packed than from another process
+
+
+def shape(settings: Settings) -> Hashable:
+    """What the runs of one program have in common: task and its shape, data, batch size, steps, machine, precision.
+
+    They may differ in seed, optimizer and its hyperparameters, schedule, and what of the task does not change shapes.
+    """
+    task = asdict(settings.task)
+    alike = {key: task[key] for key in ("name", *(settings.task.shape or ()))}
+    return repr((alike, settings.data, settings.training, settings.trainer, settings.machine))
+
+
+def packs(runs: Sequence[Settings], *, workers: int, max_members: int | None) -> list[list[int]]:
+    """Places in ``runs`` of those that one process is to train as one program, in the order in which to start them.
+
+    Runs of one shape are dealt out to all workers, but in portions no smaller than pay. Neighbours in a pack have, as
+    far as possible, the same optimizer and hyperparameters.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, settings in enumerate(runs):
+        alone = settings.task.shape is None
+        groups.setdefault((shape(settings), i if alone else -1), []).append(i)
+    dealt = []
+    for group in groups.values():
+        ordered = sorted(group, key=lambda i: (repr(runs[i].optimizer), repr(runs[i].schedule)))
+        shares = min(workers, -(-len(group) // _LEAST_MEMBERS))
+        if max_members is not None:
+            shares = max(shares, -(-len(group) // max_members))
+        dealt += [ordered[share::shares] for share in range(shares)]
+    return dealt

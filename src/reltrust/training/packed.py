@@ -1,0 +1,258 @@
+"""Many runs of one shape as one program: parameters stacked along a first axis, one batched product for all.
+
+A packed run is the same run: each member keeps its task and its optimizer as it would have them alone, and they say
+what its initial weights, its order of batches, its evaluation and its checkpoint are. While the members are packed,
+their weights and their optimizers' state lie in the stacks.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from reltrust.optim._base import RuleOptimizer
+from reltrust.training.graph import Captured
+from reltrust.training.program import Program, Window, computing, window_of
+
+# Torch's optimizers that move every element by itself: what is right for a tensor is right for a stack of tensors.
+ELEMENTWISE: tuple[type, ...] = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+def packs(optimizer: type) -> bool:
+    """Whether runs with optimizers of this class can be packed."""
+    return optimizer in ELEMENTWISE or issubclass(optimizer, RuleOptimizer)
+
+
+@dataclass
+class _Slice:
+    """Neighbouring members that share a parameter group of an optimizer."""
+
+    first: int
+    last: int  # one past
+    optimizer: Optimizer
+    group: dict[str, Any]
+    initial_lr: Any = field(init=False)  # a number or, of a group with a hyperparameter for each member, (K,)
+
+    def __post_init__(self) -> None:
+        self.initial_lr = self.group["lr"].clone() if isinstance(self.group["lr"], Tensor) else self.group["lr"]
+
+
+class PackedProgram:
+    """K runs as one program, a :class:`~reltrust.training.program.Steps`.
+
+    Args:
+        members: their programs, of equal shapes; from now on they belong to this one.
+        alike: for each member a key. Members with equal keys have the same optimizer, hyperparameters and schedule;
+            where they are neighbours, torch's optimizers move them by one call.
+        capture: whether the step is captured in a CUDA graph; by default it is on CUDA.
+    """
+
+    def __init__(
+        self, members: Sequence[Program], alike: Sequence[Hashable] | None = None, *, capture: bool | None = None
+    ) -> None:
+        self._members = list(members)
+        self._alike = list(alike) if alike is not None else list(range(len(members)))
+        self._device = members[0].params[0].device
+        self._capture = self._device.type == "cuda" if capture is None else capture
+        self._since_look = 0
+        self._lr_factors: list[float] = []
+        self._take()
+
+    # --- what the trainer drives -------------------------------------------------------------------------------------
+
+    def step(self, step: int, lr_factors: Sequence[float]) -> None:
+        self._set_lrs(list(lr_factors))
+        self._advance(*self._task.inputs(step))
+        self._measured[self._since_look].copy_(self._latest)
+        self._since_look += 1
+
+    @property
+    def lrs(self) -> list[float]:
+        return [member.initial_lrs[0] * factor for member, factor in zip(self._members, self._lr_factors, strict=True)]
+
+    def look(self, step: int) -> list[Window]:
+        measured, steps, self._since_look = self._measured[: self._since_look].cpu(), self._since_look, 0
+        names = self._members[0].task.measures
+        return [window_of(measured[:, :, k], names, step - steps) for k in range(len(self._members))]
+
+    def evaluate(self) -> list[dict[str, float]]:
+        return [measures for member in self._members for measures in member.evaluate()]
+
+    def keep(self, members: Sequence[int]) -> None:
+        self._hand_back()
+        self._members = [self._members[k] for k in members]
+        self._alike = [self._alike[k] for k in members]
+        if self._members:
+            self._take()
+
+    def state_dicts(self) -> list[dict[str, Any]]:
+        self._hand_back()
+        return [_owning(state) for member in self._members for state in member.state_dicts()]
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for member, state in zip(self._members, states, strict=True):
+            member.load_state_dicts([state])
+        self._take()
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def _train(self, *inputs: Tensor) -> None:
+        for stack in self._stacks:
+            stack.grad = None
+        with computing(self._members[0].precision, self._device):
+            losses, *others = self._task.losses(self._stacks, *inputs)
+        losses.sum().backward()  # every member's gradient is that of its own loss
+        for part in self._slices:
+            for view, stack in zip(part.group["params"], self._stacks, strict=True):
+                view.grad = stack.grad[part.first : part.last]  # type: ignore[index]
+        for optimizer in self._optimizers:
+            optimizer.step()
+        torch.stack((losses.detach(), *others), out=self._latest)
+
+    def _set_lrs(self, factors: list[float]) -> None:
+        if factors == self._lr_factors:
+            return
+        self._lr_factors = factors
+        for part in self._slices:
+            own, lr = factors[part.first : part.last], part.group["lr"]
+            if not isinstance(lr, Tensor):
+                part.group["lr"] = part.initial_lr * own[0]
+            elif lr.dim() == 0:
+                lr.copy_(part.initial_lr * own[0])
+            else:
+                lr.copy_(part.initial_lr * torch.tensor(own, dtype=lr.dtype, device=lr.device))
+
+    # --- from the members' own weights and state to the stacks, and back ---------------------------------------------
+
+    def _take(self) -> None:
+        """Stacks what the members hold. Their models go on seeing their weights, as views of the stacks."""
+        members = self._members
+        self._task = members[0].task.packed([member.task for member in members])  # type: ignore[attr-defined]
+        self._stacks = [
+            torch.stack([p.detach() for p in params]).requires_grad_()
+            for params in zip(*(member.params for member in members), strict=True)
+        ]
+        for k, member in enumerate(members):
+            for p, stack in zip(member.params, self._stacks, strict=True):
+                p.data = stack.detach()[k]
+        self._make_optimizers()
+
+        first = members[0]
+        self._since_look = first.since_look
+        self._measured: Tensor = torch.stack([member.measured for member in members], dim=2)  # (window, measures, K)
+        self._latest = torch.empty(len(first.task.measures), len(members), device=self._device)
+        self._lr_factors = [1.0] * len(members)
+        self._advance: Callable[..., None] = Captured(self._train) if self._capture else self._train
+
+    def _make_optimizers(self) -> None:
+        """An optimizer of each kind, with a parameter group for every stretch of members that can share one."""
+        self._slices: list[_Slice] = []
+        self._optimizers: list[Optimizer] = []
+        keyed = [(_kind(member.optimizer, alike), k) for k, (member, alike) in enumerate(self._paired())]
+        for _, neighbours in groupby(keyed, key=lambda pair: pair[0]):
+            places = [k for _, k in neighbours]
+            first, last = places[0], places[-1] + 1
+            own = [member.optimizer for member in self._members[first:last]]
+            group = self._shared_group(self._members[first:last]) | {
+                "params": [stack.detach()[first:last] for stack in self._stacks]
+            }
+            optimizer = next((o for o in self._optimizers if type(o) is type(own[0])), None)
+            if optimizer is None:
+                accepted = inspect.signature(type(own[0])).parameters
+                defaults = {key: value for key, value in own[0].defaults.items() if key in accepted}
+                optimizer = type(own[0])([group], **defaults)
+                self._optimizers.append(optimizer)
+            else:
+                optimizer.add_param_group(group)
+            self._slices.append(_Slice(first, last, optimizer, optimizer.param_groups[-1]))
+            self._take_state(self._slices[-1], own)
+
+    def _paired(self) -> list[tuple[Program, Hashable]]:
+        return list(zip(self._members, self._alike, strict=True))
+
+    def _shared_group(self, members: Sequence[Program]) -> dict[str, Any]:
+        """A parameter group for these members, as before their first step and without its parameters."""
+        groups = [
+            member.optimizer.param_groups[0] | {"lr": member.initial_lrs[0], "params": None} for member in members
+        ]
+        shared, optimizer = groups[0], members[0].optimizer
+        if isinstance(optimizer, RuleOptimizer):
+            shared["stacked"] = True
+            for key in optimizer._per_member:
+                values = [group[key] for group in groups]
+                if key == "lr" or any(value != values[0] for value in values):
+                    shared[key] = self._by_member(values)
+        elif self._capture:  # a graph replays what it reads from memory, not numbers of Python
+            shared["lr"] = torch.tensor(shared["lr"], device=self._device)
+            shared |= {"capturable": True} if "capturable" in shared else {}
+        return shared
+
+    def _by_member(self, values: Sequence[Any]) -> Any:
+        if isinstance(values[0], tuple | list):
+            return tuple(self._by_member(part) for part in zip(*values, strict=True))
+        dtype = torch.float32 if self._device.type == "mps" else torch.float64
+        return torch.tensor(values, dtype=dtype, device=self._device)
+
+    @staticmethod
+    def _take_state(part: _Slice, own: Sequence[Optimizer]) -> None:
+        """The state of the members' optimizers, if they have made a step, stacked."""
+        for i, view in enumerate(part.group["params"]):
+            states = [optimizer.state.get(optimizer.param_groups[0]["params"][i]) for optimizer in own]
+            if states[0]:
+                part.optimizer.state[view] = {
+                    key: torch.stack([state[key] for state in states])  # type: ignore[index]
+                    if _is_by_member(value, part)
+                    else _owning(value)
+                    for key, value in states[0].items()
+                }
+
+    def _hand_back(self) -> None:
+        """Gives the members' optimizers their state, and the members what was measured since the last look."""
+        for part in self._slices:
+            for k in range(part.first, part.last):
+                optimizer = self._members[k].optimizer
+                group = optimizer.param_groups[0]
+                group["lr"] = self.lrs[k]
+                for p, view in zip(group["params"], part.group["params"], strict=True):
+                    if state := part.optimizer.state.get(view):
+                        optimizer.state[p] = {
+                            key: value[k - part.first] if _has_members(value, part) else value
+                            for key, value in state.items()
+                        }
+        for k, member in enumerate(self._members):
+            member.since_look = self._since_look
+            member.measured.copy_(self._measured[:, :, k])
+
+
+def _kind(optimizer: Optimizer, alike: Hashable) -> Hashable:
+    """Members of one kind can share a parameter group."""
+    if not isinstance(optimizer, RuleOptimizer):
+        return type(optimizer), alike
+    shared = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", *optimizer._per_member)}
+    nothing = [key for key in optimizer._per_member if optimizer.param_groups[0][key] is None]
+    return type(optimizer), repr(shared), *nothing
+
+
+def _is_by_member(value: Any, part: _Slice) -> bool:
+    """Whether each member has its own value of this state of its optimizer: not so torch's count of steps."""
+    return isinstance(value, Tensor) and (bool(part.group.get("stacked")) or value.dim() > 0)
+
+
+def _has_members(value: Any, part: _Slice) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _owning(state: Any) -> Any:
+    """The state with tensors that own their memory: a saved view would bring all members' along."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _owning(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_owning(value) for value in state)
+    return state

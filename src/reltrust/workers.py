@@ -1,0 +1,108 @@
+"""Processes that share the packs of a sweep."""
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from reltrust.errors import SettingsError
+from reltrust.pack_runner import Outcome, obstacle, run_pack
+from reltrust.records.provenance import cores
+from reltrust.records.store import Status
+from reltrust.runner import resolve_device
+from reltrust.settings import Launcher, Settings
+from reltrust.sweeps.packing import packs
+
+
+def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
+    """Runs of any shapes, each as :func:`~reltrust.pack_runner.run_pack` does; the outcome of each.
+
+    On a CPU one process for each core trains with one thread; on an accelerator this process does everything. SIGTERM
+    reaches all of them: they leave checkpoints, and the outcome is ``preempted``.
+
+    Raises:
+        SettingsError: packing is required, and a run cannot be packed; nothing has been started.
+    """
+    if launcher.require_packing:
+        for settings in runs:
+            if reason := obstacle(settings):
+                raise SettingsError(f"launcher.require_packing=true, but {reason}")
+    on_cpu = resolve_device(runs[0].machine.device).type == "cpu"
+    workers = launcher.workers or (cores() if on_cpu else 1)
+    dealt = packs(runs, workers=workers, max_members=launcher.max_members)
+    workers = min(workers, len(dealt))
+    limits: dict[str, Any] = {
+        "max_members": launcher.max_members,
+        "memory_fraction": launcher.memory_fraction / workers,
+    }
+    outcomes: dict[int, Outcome] = {}
+    if workers == 1:
+        stopped = False
+        for pack in dealt:
+            answers = [Status.PREEMPTED] * len(pack) if stopped else run_pack([runs[i] for i in pack], **limits)
+            outcomes |= dict(zip(pack, answers, strict=True))
+            stopped = Status.PREEMPTED in answers
+    else:
+        # Forked processes would share torch's threads and locks; spawned ones have their own.
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+        with pool, _forwarding(pool):
+            futures = [pool.submit(_run_pack, [runs[i] for i in pack], limits) for pack in dealt]
+            for pack, future in zip(dealt, futures, strict=True):
+                outcomes |= dict(zip(pack, _answers(future, len(pack)), strict=True))
+    return [outcomes[i] for i in range(len(runs))]
+
+
+def _answers(future: "Future[list[Outcome]]", members: int) -> list[Outcome]:
+    """A process that died takes its runs with it; they can be run again."""
+    try:
+        return future.result()
+    except Exception as error:
+        return [error] * members
+
+
+@contextmanager
+def _forwarding(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """SIGTERM and Ctrl-C are for the processes to hear; this one waits for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            process.terminate()  # SIGTERM
+
+    earlier = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+# --- in the processes ------------------------------------------------------------------------------------------------
+
+_asked_to_stop = False
+
+
+def _start() -> None:
+    """A signal between two packs is remembered; during one the trainer hears it, and tells this handler."""
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        global _asked_to_stop
+        _asked_to_stop = True
+
+    signal.signal(signal.SIGTERM, remember)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process; the first one forwards it
+
+
+def _run_pack(runs: Sequence[Settings], limits: dict[str, Any]) -> list[Outcome]:
+    global _asked_to_stop
+    if _asked_to_stop:
+        return [Status.PREEMPTED] * len(runs)
+    outcomes = run_pack(runs, **limits)
+    _asked_to_stop = _asked_to_stop or Status.PREEMPTED in outcomes
+    return outcomes
