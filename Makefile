@@ -8,7 +8,7 @@ PYTHON ?= python3
 SCALE ?= quick
 SEEDS ?= 1
 RESULTS ?= results
-LAUNCHER ?= $(if $(filter paper,$(SCALE)),serial,joblib)
+LAUNCHER ?= packed
 ARGS ?=
 
 VENV := .venv
@@ -17,7 +17,7 @@ STAMP := $(VENV)/.reltrust-$(shell cat requirements.lock pyproject.toml 2>/dev/n
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24
-	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=serial|joblib ARGS='hydra overrides'"
+	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|joblib|serial ARGS='hydra overrides'"
 
 setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
 

@@ -69,6 +69,7 @@ OTHERS: dict[str, Any] = {
     "optimizer.init": "random",
     "schedule.name": None,  # changes the other keys too: see below
     "training.steps": 240,
+    "trainer.precision": "bf16",
     "training.log_every": 15,
     "training.evaluate_every": 30,
     "machine.device": "cpu",

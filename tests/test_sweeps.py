@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_the_progress_of_a_sweep_is_read_from_the_records(
     records = [Store(s.machine.results).record(s) for s in chosen]
     records[2].begin(chosen[2], "cpu")
     records[2].failed(OSError("yesterday"))
-    with SweepProgress("depths", records, enabled=True):
+    with SweepProgress("depths", plan(chosen), enabled=True):
         for record, one in zip(records[:2], chosen, strict=False):
             record.begin(one, "cpu")
         records[0].end(Status.FINISHED, {})
@@ -87,8 +88,27 @@ def test_the_progress_of_a_sweep_is_read_from_the_records(
     assert "depths: 2/3 runs, 1 finished, 1 diverged" in capsys.readouterr().err
 
 
-def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path) -> None:
-    words = ("sweep=mlp_depth", "scale=smoke", "launcher=joblib")
+def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
+    settings: Resolve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(2)]
+    records = [Store(s.machine.results).record(s) for s in chosen]
+    with SweepProgress("depths", plan(chosen), enabled=True) as shown:
+        for record, one in zip(records, chosen, strict=True):
+            record.begin(one, "cpu")
+            for step in (30, 60):
+                record.append({"step": step})
+        shown._look(last=True)
+        told = capsys.readouterr().err
+        records[0].end(Status.FINISHED, {})
+        records[1].preempted()
+    assert re.search(r"depths: 0/2 runs, 2 running, [\d,]+ steps/s, about \d+ s left", told)
+    assert "depths: 2/2 runs, 1 preempted, 1 finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "packed"])
+def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path, launcher: str) -> None:
+    words = ("sweep=mlp_depth", "scale=smoke", f"launcher={launcher}")
     first = reltrust(*words)
     assert first.returncode == 0, first.stderr
     assert "6/6 runs, 6 finished" in first.stderr
@@ -115,7 +135,7 @@ def test_what_the_sweeper_checks_is_what_hydra_then_runs(reltrust: Call, tmp_pat
     assert len(list(tmp_path.glob("results/runs/*/*/*"))) == 4
 
 
-@pytest.mark.parametrize("launcher", ["serial", "joblib"])
+@pytest.mark.parametrize("launcher", ["serial", "joblib", "packed"])
 def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     reltrust: Call, tmp_path: Path, launcher: str
 ) -> None:
@@ -149,10 +169,13 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     assert len(list(tmp_path.glob("results/summaries/mlp_depth.csv"))) == 1
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "packed", "packed launcher.workers=1"])
 def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
-    reltrust: Call, tmp_path: Path
+    reltrust: Call, tmp_path: Path, launcher: str
 ) -> None:
-    words = ("-m", "scale=smoke", "training.steps=3000", "seed=0,1,2", "launcher=joblib")
+    kinds = ("task.hidden_layers=2,3", "seed=0,1")  # two packs
+    long = ("training.steps=4000", "training.log_every=200", "training.evaluate_every=4000")
+    words = ("-m", "scale=smoke", *long, *kinds, *f"launcher={launcher}".split())
     sweep = subprocess.Popen(
         [sys.executable, "-m", "reltrust", *words], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -166,6 +189,37 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     while any(record.is_busy for record in records) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(record.is_busy for record in records)
+    if launcher != "joblib":  # a pack leaves checkpoints; at least one of them had begun
+        assert {record.status for record in records} == {Status.PREEMPTED}
+        assert all(record.checkpoint_path.exists() for record in records)
     again = reltrust(*words)
     assert again.returncode == 0, again.stderr
     assert {record.status for record in Store(tmp_path / "results").records()} == {Status.FINISHED}
+    assert len(list(Store(tmp_path / "results").records())) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["launcher.max_members=0"], "launcher.max_members=0: must be greater than or equal to 1"),
+        (["launcher.memory_fraction=0"], "launcher.memory_fraction=0: must be greater than 0"),
+        (["launcher.memory_fraction=1.5"], "launcher.memory_fraction=1.5: must be less than or equal to 1"),
+        (["launcher.workers=two"], "launcher.workers='two': must be a valid integer"),
+        (["launcher.members=3"], "launcher.members=3: unknown key"),
+        (
+            ["launcher.require_packing=true", "optimizer=integer_madam", "optimizer.init=random"],
+            "launcher.require_packing=true, but optimizer.init=random draws",
+        ),
+    ],
+)
+@pytest.mark.parametrize("many", [["-m", "seed=0,1"], []])
+def test_a_wrong_setting_of_the_launcher_is_refused_before_anything_starts(
+    reltrust: Call, tmp_path: Path, words: list[str], message: str, many: list[str]
+) -> None:
+    if not many and "require_packing" in message:
+        pytest.skip("a single run asks for no packing")
+    answer = reltrust(*many, "scale=smoke", "launcher=packed", *words)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "results").exists()

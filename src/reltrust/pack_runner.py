@@ -16,6 +16,7 @@ from reltrust.runner import build_program, build_schedule, optimizer_class, reso
 from reltrust.settings import Settings
 from reltrust.training.packed import PackedProgram, packs
 from reltrust.training.program import Program, Steps
+from reltrust.training.stopping import StopRequest
 from reltrust.training.trainer import Member, train
 
 log = logging.getLogger(__name__)
@@ -55,15 +56,21 @@ def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fracti
         memory_fraction: what programs may take of the device's free memory, in (0, 1].
     """
     outcomes: dict[int, Outcome] = {}
-    queue = _parts(runs, max_members, memory_fraction)
-    stopped = False
+    with StopRequest() as stop:
+        _run_parts(runs, _parts(runs, max_members, memory_fraction), outcomes, stop)
+    return [outcomes[i] for i in range(len(runs))]
+
+
+def _run_parts(
+    runs: Sequence[Settings], queue: list[list[int]], outcomes: dict[int, Outcome], stop: StopRequest
+) -> None:
     while queue:
         part = []
         for i in queue.pop(0):
             status = _record(runs[i]).status
             if status is not None and status.is_result:
                 outcomes[i] = status
-            elif stopped:
+            elif stop.requested:
                 outcomes[i] = Status.PREEMPTED
             else:
                 part.append(i)
@@ -79,9 +86,6 @@ def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fracti
                 log.warning("out of memory with %d runs at once, going on with %d", len(part), half)
                 queue[:0] = [part[:half], part[half:]]
                 _free_memory()
-                continue
-        stopped = stopped or any(outcomes[i] is Status.PREEMPTED for i in part)
-    return [outcomes[i] for i in range(len(runs))]
 
 
 def _record(settings: Settings) -> RunRecord:

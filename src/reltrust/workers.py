@@ -12,10 +12,10 @@ from typing import Any
 from reltrust.errors import SettingsError
 from reltrust.pack_runner import Outcome, obstacle, run_pack
 from reltrust.records.provenance import cores
-from reltrust.records.store import Status
 from reltrust.runner import resolve_device
 from reltrust.settings import Launcher, Settings
 from reltrust.sweeps.packing import packs
+from reltrust.training.stopping import StopRequest
 
 
 def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
@@ -41,16 +41,14 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     }
     outcomes: dict[int, Outcome] = {}
     if workers == 1:
-        stopped = False
-        for pack in dealt:
-            answers = [Status.PREEMPTED] * len(pack) if stopped else run_pack([runs[i] for i in pack], **limits)
-            outcomes |= dict(zip(pack, answers, strict=True))
-            stopped = Status.PREEMPTED in answers
+        with StopRequest():
+            for pack in dealt:
+                outcomes |= dict(zip(pack, run_pack([runs[i] for i in pack], **limits), strict=True))
     else:
         # Forked processes would share torch's threads and locks; spawned ones have their own.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
         with pool, _forwarding(pool):
-            futures = [pool.submit(_run_pack, [runs[i] for i in pack], limits) for pack in dealt]
+            futures = [pool.submit(run_pack, [runs[i] for i in pack], **limits) for pack in dealt]
             for pack, future in zip(dealt, futures, strict=True):
                 outcomes |= dict(zip(pack, _answers(future, len(pack)), strict=True))
     return [outcomes[i] for i in range(len(runs))]
@@ -83,26 +81,7 @@ def _forwarding(pool: ProcessPoolExecutor) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- in the processes ------------------------------------------------------------------------------------------------
-
-_asked_to_stop = False
-
-
 def _start() -> None:
-    """A signal between two packs is remembered; during one the trainer hears it, and tells this handler."""
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        global _asked_to_stop
-        _asked_to_stop = True
-
-    signal.signal(signal.SIGTERM, remember)
+    """In a new process: what asks it to stop between two packs is remembered, and during one the trainer hears it."""
+    StopRequest().__enter__()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process; the first one forwards it
-
-
-def _run_pack(runs: Sequence[Settings], limits: dict[str, Any]) -> list[Outcome]:
-    global _asked_to_stop
-    if _asked_to_stop:
-        return [Status.PREEMPTED] * len(runs)
-    outcomes = run_pack(runs, **limits)
-    _asked_to_stop = _asked_to_stop or Status.PREEMPTED in outcomes
-    return outcomes

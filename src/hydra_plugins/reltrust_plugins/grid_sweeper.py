@@ -18,7 +18,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.reltrust_plugins.composer import Composer
-from hydra_plugins.reltrust_plugins.packed_launcher import PackedLauncher
 from reltrust.errors import SettingsError, SweepError
 from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import PlannedRun, describe, plan
@@ -105,7 +104,7 @@ def _termination_ends(launcher: Launcher) -> Iterator[None]:
     Runs in this process hear the signal themselves, and those of a packed launcher hear it from that; they leave a
     checkpoint.
     """
-    if isinstance(launcher, BasicLauncher | PackedLauncher):
+    if isinstance(launcher, BasicLauncher) or getattr(launcher, "hears_termination", False):
         yield
         return
 

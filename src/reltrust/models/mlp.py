@@ -1,7 +1,7 @@
 """The deep multilayer perceptron of the depth benchmark."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,35 @@ def packed_mlp(stacks: Sequence[Tensor], x: Tensor) -> Tensor:
     Returns:
         (K, batch, classes)
     """
-    *hidden, (weight, bias) = zip(stacks[::2], stacks[1::2], strict=True)
-    for w, b in hidden:
-        x = torch.relu_(torch.baddbmm(b.unsqueeze(1), x, w.mT))
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    *hidden, readout = zip(stacks[::2], stacks[1::2], strict=True)
+    for weight, bias in hidden:
+        x = torch.relu_(packed_linear(x, weight, bias))
+    return packed_linear(x, *readout)
+
+
+def packed_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """K times ``F.linear``: x (K, batch, in), weight (K, out, in), bias (K, out) -> (K, batch, out)."""
+    if torch.is_autocast_enabled(x.device.type):  # autocast does not look into what has a backward of its own
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    return _PackedLinear.apply(x, weight, bias)  # type: ignore[no-any-return]
+
+
+class _PackedLinear(torch.autograd.Function):
+    """Every product in the order of factors that ``F.linear`` and its gradient have.
+
+    Autograd's own gradient of ``baddbmm`` has the transposed product for the weights: other roundings than a run alone
+    has, which a deep network's training does not forget, and a gradient that is not contiguous.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        x_grad = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
+        return x_grad, torch.bmm(grad.mT, x), grad.sum(1)

@@ -10,6 +10,7 @@ from reltrust.optim._shards import is_sharded
 
 # Norms in float32 between these two bounds have lost nothing to the under- or overflow of squares.
 _SAFE_NORMS = (1e-15, 1e15)
+_LONG_ROW = 2**16
 
 
 def wide(x: Tensor) -> Tensor:
@@ -71,8 +72,9 @@ def _quick_cpu_norms(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _quick_cpu_row_norms(block: Tensor) -> Tensor:
-    if len(block) == 1:  # a BLAS dot product reads memory faster than a norm does
-        return torch.dot(block[0], block[0]).sqrt_().view(1)
+    # By the length of the rows, never by their number: a row's norm is the same to the bit in whatever company.
+    if block.shape[1] > _LONG_ROW:  # a BLAS dot product reads memory faster than a norm does
+        return torch.stack([torch.dot(row, row) for row in block]).sqrt_()
     row_norms: Tensor = torch.linalg.vector_norm(block, dim=1)
     return row_norms
 

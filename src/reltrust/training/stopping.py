@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -12,19 +12,26 @@ class StopRequest:
     """A context in which SIGTERM and the first Ctrl-C set ``requested`` instead of ending the process.
 
     A handler that was installed before for SIGTERM is called too. A second Ctrl-C interrupts at once. Outside the main
-    thread, where Python delivers no signals, nothing is installed.
+    thread, where Python delivers no signals, nothing is installed. One inside another is asked with it.
     """
+
+    _outer: "ClassVar[StopRequest | None]" = None
 
     def __init__(self) -> None:
         self.requested = False
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
+        self._outside, StopRequest._outer = StopRequest._outer, self
+        self.requested = self._outside is not None and self._outside.requested
         if threading.current_thread() is threading.main_thread():
             self._earlier = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
+        StopRequest._outer = self._outside
+        if self._outside is not None:
+            self._outside.requested |= self.requested
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 

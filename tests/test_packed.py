@@ -1,0 +1,501 @@
+"""Packed runs are the same runs: the same numbers, records and checkpoints as alone, and none disturbs another."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reltrust import pack_runner
+from reltrust.data import images
+from reltrust.data.order import BatchOrder, PackedBatchOrder
+from reltrust.errors import BusyError, SettingsError
+from reltrust.models.mlp import MLP, packed_mlp
+from reltrust.pack_runner import Outcome, member_bytes, packing_gain, run_pack
+from reltrust.records.store import RunRecord, Status, Store
+from reltrust.runner import build_program, run
+from reltrust.settings import Launcher, Settings
+from reltrust.sweeps.packing import packs
+from reltrust.training.packed import PackedProgram
+from reltrust.workers import run_packs
+
+Resolve = Callable[..., Settings]
+CPU = torch.device("cpu")
+OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd"]
+MIXED = [
+    [f"optimizer={optimizer}", f"optimizer.lr={lr}", f"seed={seed}"]
+    for optimizer in OPTIMIZERS
+    for lr in (0.01, 0.002)
+    for seed in (0, 1)
+]
+
+
+@pytest.fixture(autouse=True)
+def _packing_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it does on the machine of the moment is no matter of these tests."""
+    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 2.0)
+
+
+def together(runs: Sequence[Settings], **options: Any) -> list[Outcome]:
+    return run_pack(runs, **({"max_members": None, "memory_fraction": 0.5} | options))
+
+
+def record_of(settings: Settings) -> RunRecord:
+    return Store(settings.machine.results).record(settings)
+
+
+def metrics(settings: Settings) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in record_of(settings).metrics]
+
+
+def close(rows: list[dict[str, Any]], others: list[dict[str, Any]], rel: float = 1e-5) -> bool:
+    pairs = zip(rows, others, strict=True)
+    return all(row.keys() == other.keys() and other == pytest.approx(row, rel=rel) for row, other in pairs)
+
+
+# --- the same numbers ------------------------------------------------------------------------------------------------
+
+
+def test_packed_perceptrons_are_perceptrons() -> None:
+    torch.manual_seed(0)
+    models = [MLP(12, 8, 3, 5) for _ in range(4)]
+    x = torch.randn(4, 6, 12)
+    stacks = [torch.stack(list(params)) for params in zip(*(m.parameters() for m in models), strict=True)]
+    expected = torch.stack([model(one) for model, one in zip(models, x, strict=True)])
+    assert torch.allclose(packed_mlp(stacks, x), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_every_member_sees_its_examples_in_its_own_order() -> None:
+    seeds, steps = (3, 4, 8), 17
+    orders = [BatchOrder(50, 8, seed, CPU) for seed in seeds]
+    packed = PackedBatchOrder([BatchOrder(50, 8, seed, CPU) for seed in seeds])
+    for step in [*range(steps), 2, 40]:
+        assert torch.equal(packed.batch(step), torch.stack([order.batch(step) for order in orders]))
+
+
+def test_all_runs_of_a_process_read_one_copy_of_the_data(settings: Resolve) -> None:
+    chosen = [settings(f"seed={seed}") for seed in (0, 1)]
+    tasks: list[Any] = [build_program(one, CPU).task for one in chosen]
+    loaded = images.load("digits", chosen[0].machine.data).train.images
+    assert tasks[0].data.train.images is tasks[1].data.train.images is loaded
+
+
+def test_over_a_hundred_steps_every_optimizer_measures_in_a_mixed_pack_what_it_does_alone(settings: Resolve) -> None:
+    chosen = [settings("scale=quick", "training.log_every=100", "training.evaluate_every=100", *w) for w in MIXED]
+    chosen = [c for c in chosen if not (c.optimizer.name == "signsgd" and c.optimizer.lr > 0.005)]  # that is chaos
+    alone = [build_program(one, CPU) for one in chosen]
+    packed = PackedProgram([build_program(one, CPU) for one in chosen], [repr(one.optimizer) for one in chosen])
+    for step in range(100):
+        for program in alone:
+            program.step(step, [0.99**step])
+        packed.step(step, [0.99**step] * len(chosen))
+    for one, program, member in zip(chosen, alone, packed.state_dicts(), strict=True):
+        # After 100 steps the rounding of the first has grown, by how much the optimizer and the learning rate decide.
+        assert member["measured"][:, 0].tolist() == pytest.approx(program.measured[:, 0].tolist(), rel=1e-5), one
+    assert packed.lrs == pytest.approx([program.lrs[0] for program in alone])
+
+
+def test_a_whole_quick_run_ends_with_the_same_accuracy(settings: Resolve, tmp_path: Path) -> None:
+    words = ["scale=quick", "task.hidden_layers=4"]
+    kinds = [("sgd_momentum", 0.01), ("adam", 0.001), ("fromage", 0.01)]
+    for folder, runner in (("packed", together), ("alone", lambda runs: [run(one) for one in runs])):
+        chosen = [
+            settings(*words, f"optimizer={name}", f"optimizer.lr={lr}", f"machine.results={tmp_path / folder}")
+            for name, lr in kinds
+        ]
+        assert runner(chosen) == [Status.FINISHED] * 3
+        if folder == "packed":
+            packed = [record_of(one).summary for one in chosen]
+    for summary, one in zip(packed, chosen, strict=True):
+        alone = record_of(one).summary
+        assert summary.keys() == alone.keys()
+        for accuracy in ("train_accuracy", "test_accuracy"):
+            assert summary[accuracy] == pytest.approx(alone[accuracy], abs=0.005)
+
+
+def test_members_may_have_schedules_and_initial_weights_of_their_own(settings: Resolve, tmp_path: Path) -> None:
+    kinds = [
+        ["optimizer=adam", "optimizer.lr=0.001", "schedule.decay=0.5"],
+        ["optimizer=adam", "optimizer.lr=0.001"],
+        ["optimizer=fromage", "schedule.every=10"],
+        ["optimizer=fromage", "task.init=he"],
+    ]
+    packed = [settings(*words) for words in kinds]
+    alone = [settings(*words, f"machine.results={tmp_path / 'alone'}") for words in kinds]
+    assert together(packed) == [Status.FINISHED] * 4
+    for one, other in zip(packed, alone, strict=True):
+        run(other)
+        assert close(metrics(one), metrics(other), rel=1e-4)
+    assert record_of(packed[0]).provenance["attempts"][0]["members"] == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_is_that_of_the_settings_and_the_record_says_which(
+    settings: Resolve, tmp_path: Path, precision: str
+) -> None:
+    words = [f"trainer.precision={precision}", "optimizer=fromage"]
+    packed = [settings(*words, f"seed={seed}") for seed in range(2)]
+    alone = settings(*words, "seed=1", f"machine.results={tmp_path / 'alone'}")
+    together(packed)
+    run(alone)
+    assert record_of(packed[0]).config["trainer"] == {"precision": precision}
+    # bfloat16 has three digits
+    assert close(metrics(packed[1]), metrics(alone), rel=1e-5 if precision == "fp32" else 0.1)
+    full = metrics(settings("optimizer=fromage", "seed=1")) if precision == "bf16" else []
+    assert full == [] or full != metrics(packed[1])
+
+
+def test_tf32_needs_cuda(settings: Resolve) -> None:
+    chosen = [settings("trainer.precision=tf32", "machine.device=cpu", f"seed={seed}") for seed in range(2)]
+    for outcome in together(chosen):
+        assert isinstance(outcome, SettingsError)
+        assert "trainer.precision='tf32': needs machine.device=cuda" in str(outcome)
+    assert not Path(chosen[0].machine.results).exists()
+
+
+# --- the same records ------------------------------------------------------------------------------------------------
+
+
+def test_a_member_leaves_the_record_of_a_run_alone(settings: Resolve, tmp_path: Path) -> None:
+    packed = [settings(f"seed={seed}") for seed in range(3)]
+    alone = settings("seed=1", f"machine.results={tmp_path / 'alone'}")
+    together(packed)
+    run(alone)
+    one, other = record_of(packed[1]), record_of(alone)
+    assert {p.name for p in one.path.iterdir()} == {p.name for p in other.path.iterdir()}
+    assert one.path.name == other.path.name
+    assert one.status is other.status is Status.FINISHED
+    assert one.provenance.keys() == other.provenance.keys()
+    assert one.provenance["id"] == other.provenance["id"]
+    assert close(metrics(packed[1]), metrics(alone))
+    assert one.summary.keys() == other.summary.keys()
+    assert [row.keys() for row in one.metrics] == [row.keys() for row in other.metrics]
+
+
+def test_the_time_of_a_pack_is_shared_among_its_members(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(4)]
+    step, now = PackedProgram.step, [0.0]
+
+    def slowly(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
+        step(self, number, factors)
+        now[0] += 2.0
+
+    monkeypatch.setattr(PackedProgram, "step", slowly)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    together(chosen)
+    assert [record_of(one).summary["seconds"] for one in chosen] == pytest.approx([120 * 2 / 4] * 4)
+
+
+def test_what_is_finished_is_not_run_again_and_a_store_may_be_filled_by_both(settings: Resolve) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(4)]
+    run(chosen[1])
+    before = record_of(chosen[1]).status_time
+    assert together(chosen) == [Status.FINISHED] * 4
+    assert record_of(chosen[1]).status_time == before
+    assert [len(record_of(one).provenance["attempts"]) for one in chosen] == [1] * 4
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [3, 1, 3, 3]
+    times = [record_of(one).status_time for one in chosen]
+    assert together(chosen) == [Status.FINISHED] * 4
+    assert times == [record_of(one).status_time for one in chosen]
+
+
+# --- members fail alone ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_member_that_diverges_ends_at_its_step_and_leaves_the_others_as_they_are_to_the_bit(
+    settings: Resolve, tmp_path: Path, place: int
+) -> None:
+    good = [settings("optimizer=fromage", "seed=1"), settings("optimizer=adam", "optimizer.lr=0.001", "seed=2")]
+    together(good)
+    expected = [metrics(one) for one in good]
+
+    where = f"machine.results={tmp_path / 'with'}"
+    good = [
+        settings("optimizer=fromage", "seed=1", where),
+        settings("optimizer=adam", "optimizer.lr=0.001", "seed=2", where),
+    ]
+    bad = settings("optimizer=sgd", "optimizer.lr=1e30", where)
+    company = [*good[:place], bad, *good[place:]]
+    outcomes = together(company)
+    assert outcomes[place] is Status.DIVERGED
+    assert [metrics(one) for one in good] == expected
+
+    alone = settings("optimizer=sgd", "optimizer.lr=1e30", f"machine.results={tmp_path / 'alone'}")
+    run(alone)
+    assert record_of(bad).summary["diverged_at"] == record_of(alone).summary["diverged_at"]
+    assert metrics(bad) == metrics(alone)
+
+
+def test_a_pack_of_which_every_member_diverges_ends(settings: Resolve) -> None:
+    chosen = [settings("optimizer=sgd", "optimizer.lr=1e30", f"seed={seed}") for seed in range(2)]
+    assert together(chosen) == [Status.DIVERGED] * 2
+    assert all(record_of(one).summary["steps"] == 30 for one in chosen)
+
+
+def test_a_member_that_cannot_begin_leaves_the_others_alone(settings: Resolve) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(3)]
+    other = RunRecord(record_of(chosen[1]).path)
+    other.begin(chosen[1], "cpu")
+    outcomes = together(chosen)
+    assert isinstance(outcomes[1], BusyError)
+    assert [outcomes[0], outcomes[2]] == [Status.FINISHED] * 2
+    other.preempted()
+    assert together(chosen) == [Status.FINISHED] * 3
+
+
+def test_an_error_in_a_pack_fails_the_members_that_have_no_result(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [settings("optimizer=sgd", f"optimizer.lr={lr}") for lr in (0.1, 0.01, 1e30)]
+    monkeypatch.setattr(PackedProgram, "evaluate", lambda self: 1 / 0)
+    outcomes = together(chosen)
+    assert [isinstance(outcome, ZeroDivisionError) for outcome in outcomes] == [True, True, False]
+    assert [record_of(one).status for one in chosen] == [Status.FAILED, Status.FAILED, Status.DIVERGED]
+    assert record_of(chosen[0]).error == "ZeroDivisionError: division by zero"
+    monkeypatch.undo()
+    assert together(chosen) == [Status.FINISHED, Status.FINISHED, Status.DIVERGED]
+
+
+# --- interruption ----------------------------------------------------------------------------------------------------
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, runs: Sequence[Settings], at: int) -> None:
+    """The runs, asked to stop after so many steps."""
+    step = PackedProgram.step
+
+    def interrupting(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
+        step(self, number, factors)
+        if number + 1 == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedProgram, "step", interrupting)
+        outcomes = together(runs)
+    assert set(outcomes) <= {Status.PREEMPTED, Status.DIVERGED}
+    assert Status.PREEMPTED in outcomes
+
+
+@pytest.mark.parametrize("at", [30, 47])
+def test_a_pack_that_is_asked_to_stop_goes_on_as_if_undisturbed_to_the_bit(
+    settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    kinds = [[f"optimizer={name}", "optimizer.lr=0.01"] for name in OPTIMIZERS]
+    kinds.append(["optimizer=sgd", "optimizer.lr=1e30"])
+    whole = [settings(*words, f"machine.results={tmp_path / 'whole'}") for words in kinds]
+    together(whole)
+
+    broken = [settings(*words) for words in kinds]
+    interrupted(monkeypatch, broken, at)
+    for one in broken[:-1]:
+        record = record_of(one)
+        assert record.status is Status.PREEMPTED
+        assert record.checkpoint_path.stat().st_size < 3e5  # its own weights and state, and nobody else's
+    assert record_of(broken[-1]).status is Status.DIVERGED if at == 30 else Status.PREEMPTED
+    assert together(broken) == [*[Status.FINISHED] * len(OPTIMIZERS), Status.DIVERGED]
+    for one, other in zip(broken, whole, strict=True):
+        assert metrics(one) == metrics(other), one.optimizer
+        assert not record_of(one).checkpoint_path.exists()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_goes_on_alone_from_a_packs_checkpoint_and_in_a_pack_from_its_own(
+    settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    words = [f"optimizer={optimizer}", "optimizer.lr=0.005"]
+    chosen = [settings(*words, f"seed={seed}") for seed in range(2)]
+    whole = settings(*words, f"machine.results={tmp_path / 'whole'}")
+    run(whole)
+
+    interrupted(monkeypatch, chosen, 47)
+    assert run(chosen[0]) is Status.FINISHED
+    assert close(metrics(chosen[0]), metrics(whole), rel=1e-3)
+    other = settings(*words, "seed=1", f"machine.results={tmp_path / 'other'}")
+    run(other)
+    assert together(chosen) == [Status.FINISHED] * 2  # the other one goes on, alone
+    assert close(metrics(chosen[1]), metrics(other), rel=1e-3)
+
+
+def test_runs_that_stopped_at_different_steps_are_packed_with_their_like(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(5)]
+    interrupted(monkeypatch, chosen[:2], 30)
+    interrupted(monkeypatch, chosen[2:4], 60)
+    assert together(chosen) == [Status.FINISHED] * 5
+    members = [record_of(one).provenance["attempts"][-1]["members"] for one in chosen]
+    assert members == [2, 2, 2, 2, 1]
+
+
+def test_what_was_to_come_after_an_interruption_is_not_begun(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(6)]
+    step = PackedProgram.step
+
+    def interrupting(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
+        step(self, number, factors)
+        if number == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PackedProgram, "step", interrupting)
+    assert together(chosen, max_members=2) == [Status.PREEMPTED] * 6
+    assert [record_of(one).status for one in chosen] == [Status.PREEMPTED] * 2 + [None] * 4
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_halves_the_pack_and_loses_no_result(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = [settings("optimizer=fromage", f"seed={seed}") for seed in range(5)]
+    chosen.append(settings("optimizer=sgd", "optimizer.lr=1e30"))
+    step = PackedProgram.step
+
+    def greedy(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
+        if len(factors) > 3 and number == 45:  # after the last one has diverged
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(self, number, factors)
+
+    monkeypatch.setattr(PackedProgram, "step", greedy)
+    with caplog.at_level(logging.WARNING):
+        assert together(chosen) == [*[Status.FINISHED] * 5, Status.DIVERGED]
+    assert [record.message for record in caplog.records] == ["out of memory with 6 runs at once, going on with 3"]
+    assert [len(record_of(one).provenance["attempts"]) for one in chosen] == [2] * 5 + [1]
+    assert [row["step"] for row in metrics(chosen[0])] == [30, 60, 90, 120]
+
+
+def test_a_run_that_does_not_even_fit_alone_fails(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(2)]
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
+
+    monkeypatch.setattr(PackedProgram, "step", refuse)
+    monkeypatch.setattr("reltrust.training.program.Program.step", refuse)
+    assert [type(outcome) for outcome in together(chosen)] == [RuntimeError] * 2
+    assert [record_of(one).status for one in chosen] == [Status.FAILED] * 2
+
+
+def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(6)]
+    needed = member_bytes(build_program(chosen[0], CPU))
+    weights = sum(p.numel() * 4 for p in build_program(chosen[0], CPU).params)
+    assert 6 * weights < needed < 20 * weights
+    monkeypatch.setattr(pack_runner, "free_memory", lambda _: 8 * needed)
+    together(chosen, memory_fraction=0.5)
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [4] * 4 + [2] * 2
+
+
+# --- what is not packed ----------------------------------------------------------------------------------------------
+
+
+def test_runs_are_run_one_by_one_where_packing_does_not_pay(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 0.8)
+    chosen = [settings(f"seed={seed}") for seed in range(2)]
+    assert together(chosen) == [Status.FINISHED] * 2
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [1, 1]
+    assert caplog.messages == ["2 runs are run one by one: packed, a step would take 1.25 of its time"]
+
+
+def test_the_gain_of_packing_is_measured_without_touching_a_record(settings: Resolve) -> None:
+    assert packing_gain([settings(f"seed={seed}") for seed in range(8)], CPU) > 0
+    assert not Path(settings().machine.results).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["optimizer=adam", "optimizer.target=torch.optim.Adamax"], "optimizer.target=torch.optim.Adamax does not"),
+        (["optimizer=integer_madam", "optimizer.init=random"], "optimizer.init=random draws"),
+    ],
+)
+def test_what_cannot_be_packed_is_run_alone_and_told_why(
+    settings: Resolve, caplog: pytest.LogCaptureFixture, words: list[str], reason: str
+) -> None:
+    if "torch.optim.Adamax" in words[1]:
+        words = [*words, "~optimizer.amsgrad"]
+    chosen = [settings("optimizer=fromage", f"seed={seed}") for seed in range(2)] + [settings(*words)]
+    assert together(chosen) == [Status.FINISHED] * 3
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [2, 2, 1]
+    assert f"is run alone: {reason}" in caplog.text
+    with pytest.raises(SettingsError, match=rf"launcher.require_packing=true, but {reason}"):
+        run_packs(chosen, Launcher(require_packing=True))
+
+
+# --- who is packed with whom -----------------------------------------------------------------------------------------
+
+
+def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> None:
+    runs = [
+        settings(f"optimizer={name}", f"seed={seed}", f"task.hidden_layers={depth}")
+        for depth in (5, 3)
+        for name in ("sgd", "fromage")
+        for seed in range(5)
+    ]
+    assert [len(pack) for pack in packs(runs, workers=1, max_members=None)] == [10, 10]
+    assert [len(pack) for pack in packs(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
+    assert [len(pack) for pack in packs(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
+    assert [len(pack) for pack in packs(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
+    for workers in (1, 2):
+        dealt = packs(runs, workers=workers, max_members=None)
+        assert sorted(i for pack in dealt for i in pack) == list(range(20))
+        for pack in dealt:
+            assert len({runs[i].task.hidden_layers for i in pack}) == 1
+            names = [runs[i].optimizer.name for i in pack]
+            assert names == sorted(names)  # neighbours are alike
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task.width=16"],
+        ["training.batch_size=20"],
+        ["training.steps=60"],
+        ["training.log_every=15"],
+        ["data=mnist5k"],
+        ["trainer.precision=bf16"],
+        ["machine.device=cpu"],
+    ],
+)
+def test_runs_that_differ_in_what_a_program_shares_are_not_packed(settings: Resolve, words: list[str]) -> None:
+    assert len(packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 2
+
+
+@pytest.mark.parametrize("words", [["optimizer=adam"], ["schedule.decay=0.5"], ["task.init=he"], ["optimizer.lr=1.0"]])
+def test_runs_that_differ_in_what_a_member_has_for_itself_are(settings: Resolve, words: list[str]) -> None:
+    assert len(packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 1
+
+
+def test_several_processes_share_the_packs(settings: Resolve, caplog: pytest.LogCaptureFixture) -> None:
+    chosen = [settings(f"seed={seed}", f"task.hidden_layers={depth}") for depth in (1, 2) for seed in range(2)]
+    assert run_packs(chosen, Launcher(workers=2)) == [Status.FINISHED] * 4
+    assert all(record_of(one).status is Status.FINISHED for one in chosen)
+
+
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_pack_measures_what_an_uncaptured_one_does(settings: Resolve) -> None:
+    cuda = torch.device("cuda")
+    chosen = [settings("training.log_every=60", *words) for words in MIXED]
+    keys = [repr(one.optimizer) for one in chosen]
+    programs = [
+        PackedProgram([build_program(one, cuda) for one in chosen], keys, capture=capture) for capture in (True, False)
+    ]
+    for step in range(60):
+        for program in programs:
+            program.step(step, [0.97**step] * len(chosen))
+    for one, other in zip(programs[0].state_dicts(), programs[1].state_dicts(), strict=True):
+        assert torch.allclose(one["measured"], other["measured"], rtol=1e-4)
+    assert programs[0].evaluate()[0] == pytest.approx(programs[1].evaluate()[0], rel=1e-2)
