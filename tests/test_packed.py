@@ -444,6 +444,8 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
     ]
     assert [len(pack) for pack in packs(runs, workers=1, max_members=None)] == [10, 10]
     assert [len(pack) for pack in packs(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
+    assert [len(pack) for pack in packs(runs[:10], workers=2, max_members=None)] == [5, 5]
+    assert [len(pack) for pack in packs(runs * 3, workers=3, max_members=None)] == [10] * 6
     assert [len(pack) for pack in packs(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
     assert [len(pack) for pack in packs(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
     for workers in (1, 2):

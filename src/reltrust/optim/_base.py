@@ -247,43 +247,44 @@ class RuleOptimizer(Optimizer):
     def _blocks(self, pairs: list[tuple[Tensor, Tensor]], group: Group) -> list[Block]:
         """Small tensors of one shape, all with state or all without, stacked; every other tensor alone."""
         differentiable, first = group["differentiable"], pairs[0][0]
+        # Autograd keeps what a step starts from, and a step of length zero ends there: it works on a copy.
+        copies = differentiable or self._stands_still(group)
+        # Rounded once, after the rescaling.
+        widens = self._rescales(group) and computing_dtype(first.dtype) != first.dtype
+
+        def block(params: list[Tensor], weights: list[Tensor], w: Tensor, w_is_view: bool, g: Tensor) -> Block:
+            if copies or widens:
+                w, w_is_view = (w.clone() if copies else w.to(computing_dtype(w.dtype))), False
+            states = [state for p in params if (state := self.state.get(p))]
+            return Block(params, weights, w, w_is_view, g, states)
+
+        if group["stacked"]:
+            return [block([p], [p], p.view(len(p), -1), True, g.reshape(len(p), -1)) for p, g in pairs]
         sharded, plain = is_sharded(first), not is_sharded(first) and not first.is_complex()
         by_kernel = self._by_kernel(group, first.device, sharded)
-        alone = (group["foreach"] is False or differentiable or torch.compiler.is_compiling()) or (
-            sharded or by_kernel or group["stacked"]
-        )
+        alone = group["foreach"] is False or differentiable or sharded or by_kernel or torch.compiler.is_compiling()
         stack, whole = _SIZES.get(first.device.type, _OTHER_SIZES)
 
-        chosen: list[list[tuple[Tensor, Tensor, Any]]] = []
-        filling: dict[Any, list[tuple[Tensor, Tensor, Any]]] = {}
+        chosen: list[list[tuple[Tensor, Tensor]]] = []
+        filling: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         for p, g in pairs:
-            member = (p, g, self.state.get(p) or None)
             numel = 0 if alone else p.numel()
             if alone or numel > stack:
-                chosen.append([member])
+                chosen.append([(p, g)])
                 continue
-            key = (p.shape, member[2] is None)
+            key = (p.shape, not self.state.get(p))
             if (members := filling.get(key)) is None or (len(members) + 1) * numel > whole:
                 filling[key] = members = []
                 chosen.append(members)
-            members.append(member)
+            members.append((p, g))
 
         blocks = []
         for members in chosen:
-            params, grads, states = map(list, zip(*members, strict=True))
+            params, grads = map(list, zip(*members, strict=True))
             weights = params if plain else [real(local(not_conjugating(p, p))) for p in params]
-            w, w_is_view = join(weights)
-            if differentiable or self._stands_still(group):
-                # Autograd keeps what a step starts from, and a step of length zero ends there: it works on a copy.
-                w, w_is_view = w.clone(), False
-            elif self._rescales(group) and computing_dtype(w.dtype) != w.dtype:
-                w, w_is_view = w.to(computing_dtype(w.dtype)), False  # rounded once, after the rescaling
             if not plain:
                 grads = [real(local(not_conjugating(g, p))) for p, g in zip(params, grads, strict=True)]
-            g, _ = join(grads)
-            if group["stacked"]:
-                w, g = w.view(len(params[0]), -1), g.view(len(params[0]), -1)
-            blocks.append(Block(params, weights, w, w_is_view, g, states if states[0] else []))
+            blocks.append(block(params, weights, *join(weights), join(grads)[0]))
         return blocks
 
     def _start_state(self, rows: Rows, group: Group) -> None:

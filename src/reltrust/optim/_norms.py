@@ -64,11 +64,12 @@ def _quick_cpu_norms(blocks: Sequence[Tensor]) -> Tensor:
     if clamped.equal(quick):
         return quick.double()
     # Zeros come here too: float32 cannot tell them from what is very small.
-    row_norms, sizes = quick.double(), [len(block) for block in blocks]
-    for block, part, unsafe in zip(blocks, row_norms.split(sizes), clamped.ne(quick).split(sizes), strict=True):
-        if unsafe.any():
-            part[unsafe] = _row_norms(block[unsafe])
-    return row_norms
+    unsafe, again, at = clamped.ne(quick), [], 0
+    known = unsafe.tolist()
+    for block, part in zip(blocks, quick.split([len(block) for block in blocks]), strict=True):
+        again.append(_row_norms(block) if any(known[at : at + len(block)]) else part.double())
+        at += len(block)
+    return torch.where(unsafe, torch.cat(again), quick)
 
 
 def _quick_cpu_row_norms(block: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from reltrust.settings import Settings
 
+_PACKS_PER_WORKER = 2  # so that the workers end at about the same time
 _LEAST_MEMBERS = 8  # fewer gain less from being packed than from another process
 
 
@@ -21,8 +22,8 @@ def shape(settings: Settings) -> Hashable:
 def packs(runs: Sequence[Settings], *, workers: int, max_members: int | None) -> list[list[int]]:
     """Places in ``runs`` of those that one process is to train as one program, in the order in which to start them.
 
-    Runs of one shape are dealt out to all workers, but in portions no smaller than pay. Neighbours in a pack have, as
-    far as possible, the same optimizer and hyperparameters.
+    Runs of one shape are split where there would else be too little for every worker to do. Neighbours in a pack have,
+    as far as possible, the same optimizer and hyperparameters.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, settings in enumerate(runs):
@@ -31,7 +32,8 @@ def packs(runs: Sequence[Settings], *, workers: int, max_members: int | None) ->
     dealt = []
     for group in groups.values():
         ordered = sorted(group, key=lambda i: (repr(runs[i].optimizer), repr(runs[i].schedule)))
-        shares = min(workers, -(-len(group) // _LEAST_MEMBERS))
+        wanted = -(-_PACKS_PER_WORKER * workers // len(groups)) if workers > 1 else 1
+        shares = min(wanted, -(-len(group) // _LEAST_MEMBERS))
         if max_members is not None:
             shares = max(shares, -(-len(group) // max_members))
         dealt += [ordered[share::shares] for share in range(shares)]

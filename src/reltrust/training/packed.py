@@ -107,9 +107,9 @@ class PackedProgram:
         with computing(self._members[0].precision, self._device):
             losses, *others = self._task.losses(self._stacks, *inputs)
         losses.sum().backward()  # every member's gradient is that of its own loss
-        for part in self._slices:
-            for view, stack in zip(part.group["params"], self._stacks, strict=True):
-                view.grad = stack.grad[part.first : part.last]  # type: ignore[index]
+        for views, stack in zip(self._views, self._stacks, strict=True):
+            for view, grad in zip(views, stack.grad.split(self._sizes), strict=True):  # type: ignore[union-attr]
+                view.grad = grad
         for optimizer in self._optimizers:
             optimizer.step()
         torch.stack((losses.detach(), *others), out=self._latest)
@@ -171,6 +171,8 @@ class PackedProgram:
                 optimizer.add_param_group(group)
             self._slices.append(_Slice(first, last, optimizer, optimizer.param_groups[-1]))
             self._take_state(self._slices[-1], own)
+        self._sizes = [part.last - part.first for part in self._slices]
+        self._views = list(zip(*(part.group["params"] for part in self._slices), strict=True))  # of each stack
 
     def _paired(self) -> list[tuple[Program, Hashable]]:
         return list(zip(self._members, self._alike, strict=True))
