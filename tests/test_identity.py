@@ -252,7 +252,7 @@ def test_a_comparison_leaves_out_the_optimizer_the_seed_and_the_depth_and_nothin
 
 
 def test_what_is_hashed_can_be_read_and_holds_the_protocol() -> None:
-    settings = parse(smoke())
+    settings = parse(smoke("trainer.precision=bf16"))
     content = semantic(settings)
     assert content["protocol"] == MlpDepth.protocol
     assert set(content) == set(asdict(settings)) - set(MACHINE_FIELDS) | {"protocol"}
@@ -295,3 +295,10 @@ def test_equal_settings_have_equal_ids_whatever_the_order_of_their_keys(
 def test_two_learning_rates_are_one_run_exactly_when_they_are_one_number(one: float, two: float) -> None:
     first, second = (run_id(parse(changed(composed(), ("optimizer", "lr"), lr))) for lr in (one, two))
     assert (first == second) == (one == two)
+
+
+def test_the_precision_that_runs_had_before_there_was_a_choice_is_no_part_of_their_id() -> None:
+    """The id of a run that was recorded then."""
+    config = smoke("scale=quick", "optimizer=adam", "optimizer.lr=0.0001", "task.hidden_layers=16")
+    assert run_id(parse(config))[:8] == "81cef310"
+    assert run_id(parse(changed(config, ("trainer", "precision"), "bf16")))[:8] != "81cef310"

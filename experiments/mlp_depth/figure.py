@@ -29,7 +29,7 @@ def _decay(every: int) -> str:
     return json.dumps({"name": "exponential", "decay": 0.95, "every": every})
 
 
-_COMMON = {"init": "torch", "protocol": 1}
+_COMMON = {"init": "torch", "protocol": 1, "precision": "fp32"}
 
 # What makes runs those of a named protocol, in columns of the table; other runs are named by their comparison's id.
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ def describe_protocol(runs: pd.DataFrame, name: str) -> str:
     return (
         f"{name if name in PROTOCOLS else 'other'} protocol: {first['data']}, width {first['width']}, "
         f"batch {first['batch_size']}, {first['steps']:,} steps, {first['init']} init, "
-        f"{seeds} seed{'s' * (seeds > 1)}"
+        f"{'' if first['precision'] == 'fp32' else first['precision'] + ', '}{seeds} seed{'s' * (seeds > 1)}"
     )
 
 

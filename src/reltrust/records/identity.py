@@ -8,11 +8,17 @@ from typing import Any
 
 from reltrust.settings import MACHINE_FIELDS, Settings
 
+# Settings that came later than results, as everything was before: such a part is no part of what is hashed.
+_ADDED: dict[str, Any] = {"trainer": {"precision": "fp32"}}
+
 
 def semantic(settings: Settings) -> dict[str, Any]:
     """The settings that decide the result, with the task's protocol number, as plain JSON values."""
     content = {key: value for key, value in asdict(settings).items() if key not in MACHINE_FIELDS}
     content["protocol"] = settings.task.protocol
+    for key, value in _ADDED.items():  # runs recorded before there was a choice keep their ids
+        if content[key] == value:
+            del content[key]
     return content
 
 

@@ -55,9 +55,11 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "batch_size": config["training"]["batch_size"],
         "protocol": origin["protocol"],
         "schedule": json.dumps(config["schedule"]),
+        "precision": config.get("trainer", {}).get("precision", "fp32"),  # before there was a choice
         "status": str(record.status),
         **record.summary,
         "steps": config["training"]["steps"],  # as planned: a diverged run made fewer
+        "members": last.get("members", 1),  # runs that made their steps together
         "device": last["hardware"].get("gpu", last["hardware"]["cpu"]),
         "torch": last["versions"]["torch"],
         "commit": last["code"]["commit"],
