@@ -23,8 +23,7 @@ log = logging.getLogger(__name__)
 
 Outcome = Status | BaseException  # how a run ended, or what it failed of
 
-_TRIAL_MEMBERS, _WARM_UPS, _TRIAL_STEPS = 8, 5, 5
-_LEAST_GAIN = 1.1  # of a step of a run in a pack over its step alone: below, packing does not pay
+_TRIAL_MEMBERS, _TRIAL_ROUNDS, _WARM_UPS = 9, 3, 5
 _COPIES = 6  # of a member's parameters: in its model and in the stack, gradient, two moments, what a step needs
 
 
@@ -136,7 +135,7 @@ def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: fl
     if fitting < 2:
         log.warning("%d runs are run one by one: the memory is enough for one of them", len(runs))
         return 1
-    if gain < _LEAST_GAIN:
+    if gain < 1:
         log.warning("%d runs are run one by one: packed, a step would take %.2f of its time", len(runs), 1 / gain)
         return 1
     return min(fitting, max_members or fitting, len(runs))
@@ -144,21 +143,22 @@ def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: fl
 
 def packing_gain(runs: Sequence[Settings], device: torch.device) -> float:
     """How many times as fast a run makes its steps packed with some of the others as it does alone; measured."""
-    programs = [build_program(settings, device) for settings in runs[:_TRIAL_MEMBERS]]
-    alone = _seconds_a_step(programs[0], 1, device)
-    return len(programs) * alone / _seconds_a_step(PackedProgram(programs), len(programs), device)
+    some = (
+        [runs[i * len(runs) // _TRIAL_MEMBERS] for i in range(_TRIAL_MEMBERS)] if len(runs) > _TRIAL_MEMBERS else runs
+    )
+    alone: list[tuple[Steps, int]] = [(build_program(settings, device), 1) for settings in some]
+    packed = PackedProgram([build_program(settings, device) for settings in some], [repr(s.optimizer) for s in some])
 
-
-def _seconds_a_step(program: Steps, members: int, device: torch.device) -> float:
-    """The shortest of a few: whatever else the machine does only adds to it."""
-    seconds = []
-    for step in range(_WARM_UPS + _TRIAL_STEPS):
-        start = time.perf_counter()
-        program.step(step, [1.0] * members)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[_WARM_UPS:])
+    seconds: dict[int, list[float]] = {}
+    for trial in range(_TRIAL_ROUNDS):  # in turn, so that what else the machine does meets all
+        for i, (program, members) in enumerate([*alone, (packed, len(some))]):
+            for _ in range(1 if trial else 1 + _WARM_UPS):
+                start = time.perf_counter()
+                program.step(0, [1.0] * members)
+                program.look(1)  # waits for the device
+            seconds.setdefault(i, []).append(time.perf_counter() - start)
+    *own, together = (min(times) for times in seconds.values())
+    return sum(own) / together
 
 
 def member_bytes(program: Program) -> int:
