@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Outcome = Status | BaseException  # how a run ended, or what it failed of
 
 _TRIAL_MEMBERS, _TRIAL_ROUNDS, _WARM_UPS = 9, 3, 5
-_COPIES = 6  # of a member's parameters: in its model and in the stack, gradient, two moments, what a step needs
+_COPIES = 7  # of a member's parameters: in its model and in the stack, two gradients, two moments, what a step needs
 
 
 def obstacle(settings: Settings) -> str | None:

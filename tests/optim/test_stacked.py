@@ -99,6 +99,29 @@ def test_a_stack_moves_each_member_as_if_it_were_alone(
 
 
 @pytest.mark.parametrize(("cls", "fixed", "own"), CASES, ids=IDS)
+def test_a_stack_of_stacks_moves_as_the_stacks_in_it_do(
+    cls: Callable[..., Any], fixed: dict[str, Any], own: dict[str, list[Any]]
+) -> None:
+    layers = [[torch.stack(tensors) for tensors in zip(*drawn(seed), strict=True)] for seed in range(3)]
+    deep = [torch.stack(of_shape, dim=1) for of_shape in zip(*layers, strict=True)]
+    flat = [p for stacks in layers for p in stacks]
+    separate, together = stacked(cls, flat, fixed, own), stacked(cls, deep, {**fixed, "stacked": 2}, own)
+    for step in range(10):
+        for i, stacks in enumerate(layers):
+            for p, tensors in zip(stacks, zip(*gradients(10 * step + i), strict=True), strict=True):
+                p.grad = torch.stack(tensors)
+        for p, of_shape in zip(deep, zip(*layers, strict=True), strict=True):
+            p.grad = torch.stack([one.grad for one in of_shape], dim=1)
+        separate.step()
+        together.step()
+    for i, stacks in enumerate(layers):
+        for p, all_layers in zip(stacks, deep, strict=True):
+            assert torch.equal(all_layers[:, i], p)
+            for key, value in separate.state[p].items():
+                assert torch.equal(together.state[all_layers][key][:, i], value)
+
+
+@pytest.mark.parametrize(("cls", "fixed", "own"), CASES, ids=IDS)
 def test_a_stack_goes_on_from_its_saved_state_to_the_bit(
     cls: Callable[..., Any], fixed: dict[str, Any], own: dict[str, list[Any]]
 ) -> None:
@@ -141,7 +164,9 @@ def test_a_member_without_finite_numbers_does_not_disturb_the_others() -> None:
     ("group", "message"),
     [
         ({"params": [torch.ones(3, 2), torch.ones(4, 2)]}, "as many members"),
-        ({"params": [torch.ones(())]}, "one axis at least"),
+        ({"params": [torch.ones(())]}, "1 axes at least"),
+        ({"params": [torch.ones(3)], "stacked": 2}, "2 axes at least"),
+        ({"params": [torch.ones(3, 3, 3)], "stacked": 3}, "stacked=3"),
         ({"params": [torch.ones(2, 3).T]}, "contiguous"),
         ({"params": [torch.ones(3, 2, dtype=torch.complex64)]}, "real"),
         ({"params": [torch.ones(3, 2)], "lr": torch.tensor([0.1, -0.1, 0.1])}, "lr=-0.1"),

@@ -44,7 +44,8 @@ class RuleOptimizer(Optimizer):
 
     A parameter group with ``stacked=True`` (``{"params": ..., "stacked": True}``) holds K networks, its members: the
     first axis of each of its parameters numbers them, and each member's part is a tensor of its own, with a norm of its
-    own. Its hyperparameters are numbers or tensors of shape (K,) on the parameters' device: one for each member.
+    own. With ``stacked=2`` the second axis numbers tensors too: layers of one shape, say. The group's hyperparameters
+    are numbers or tensors of shape (K,) on the parameters' device: one for each member.
     """
 
     _per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in
@@ -93,14 +94,16 @@ class RuleOptimizer(Optimizer):
 
     def _check_stacked(self, group: Group) -> None:
         """Raises ValueError on a parameter that is no stack of K tensors, or a hyperparameter out of range."""
+        require("stacked", group["stacked"], group["stacked"] in (1, 2), "False, True or 2")
         if group["differentiable"]:
             raise RuntimeError("stacked=True and differentiable=True exclude each other")
         stacks = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
         for p in stacks:
-            whole = p.dim() > 0 and p.is_contiguous() and not (p.is_complex() or is_sharded(p))
-            require("params", tuple(p.shape), whole, "with stacked=True, contiguous real tensors of one axis at least")
+            whole = p.dim() >= group["stacked"] and p.is_contiguous() and not (p.is_complex() or is_sharded(p))
+            axes = f"{int(group['stacked'])} axes at least"
+            require("params", tuple(p.shape), whole, f"with stacked, contiguous real tensors of {axes}")
         members = {len(p) for p in stacks}
-        require("params", members, len(members) <= 1, "with stacked=True, parameters of as many members each")
+        require("params", members, len(members) <= 1, "with stacked, parameters of as many members each")
         for k in range(max(members, default=0)):
             self._check({key: self._of_member(key, value, k, len(stacks[0])) for key, value in group.items()})
 
@@ -197,9 +200,10 @@ class RuleOptimizer(Optimizer):
         states = [state for block in rows.blocks for state in block.states]
         joined = {}
         for key in states[0] if states else ():
-            if key not in self._moments:
-                numbers, is_view = join([s[key] for s in states])
-                joined[key] = numbers.view(-1, 1), is_view
+            if key not in self._moments and group["stacked"]:
+                joined[key] = torch.cat([s[key].flatten() for s in states]).unsqueeze(1), False
+            elif key not in self._moments:
+                joined[key] = join([s[key] for s in states])
         rows.state = {key: numbers for key, (numbers, _) in joined.items()}
 
         group = _by_row(group, rows)
@@ -228,6 +232,9 @@ class RuleOptimizer(Optimizer):
             if differentiable:
                 for s, number in zip(states, value.flatten().unbind(), strict=True):
                     s[key] = number
+            elif group["stacked"]:
+                for s, numbers in zip(states, value.flatten().split(sizes), strict=True):
+                    s[key].copy_(numbers.view_as(s[key]))
             elif value is not before or not is_view:
                 scatter(value, [s[key] for s in states])
 
@@ -258,8 +265,12 @@ class RuleOptimizer(Optimizer):
             states = [state for p in params if (state := self.state.get(p))]
             return Block(params, weights, w, w_is_view, g, states)
 
-        if group["stacked"]:
-            return [block([p], [p], p.view(len(p), -1), True, g.reshape(len(p), -1)) for p, g in pairs]
+        if axes := int(group["stacked"]):
+            return [
+                block([p], [p], p.view(n, -1), True, g.reshape(n, -1))
+                for p, g in pairs
+                for n in [math.prod(p.shape[:axes])]
+            ]
         sharded, plain = is_sharded(first), not is_sharded(first) and not first.is_complex()
         by_kernel = self._by_kernel(group, first.device, sharded)
         alone = group["foreach"] is False or differentiable or sharded or by_kernel or torch.compiler.is_compiling()
@@ -296,9 +307,15 @@ class RuleOptimizer(Optimizer):
         if not started:
             return
         for key, value in started.items():
-            of_param = value.view(len(new.params), -1).unbind() if group["stacked"] else value.flatten().unbind()
-            for p, numbers in zip(new.params, of_param, strict=True):
-                self.state[p][key] = numbers
+            if axes := int(group["stacked"]):
+                for block, numbers in zip(
+                    new.blocks, value.flatten().split([len(b.w) for b in new.blocks]), strict=True
+                ):
+                    (p,) = block.params
+                    self.state[p][key] = numbers.view(p.shape[:axes])
+                continue
+            for p, number in zip(new.params, value.flatten().unbind(), strict=True):
+                self.state[p][key] = number
         at = 0
         for block in new.blocks:
             own = {key: value[at : at + len(block.w)] for key, value in started.items()}
@@ -403,15 +420,19 @@ def _is_by_row(setting: Any) -> bool:
 
 
 def _by_row(group: Group, rows: Rows) -> Group:
-    """The group with its members' hyperparameters, (K,) each, as [N, 1], where rows are blocks of K."""
+    """The group with its members' hyperparameters, (K,) each, as [N, 1]: every member has its rows in each block."""
     if not group["stacked"]:
         return group
+    members = len(rows.params[0])
 
     def spread(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(spread, value))
         by_member = isinstance(value, Tensor) and value.dim() == 1 and value.numel() > 1
-        return wide(value).repeat(len(rows.blocks)).unsqueeze(1) if by_member else value
+        if not by_member:
+            return value
+        parts = [wide(value).repeat_interleave(len(block.w) // members) for block in rows.blocks]
+        return torch.cat(parts).unsqueeze(1)
 
     return {key: spread(value) if key != "params" else value for key, value in group.items()}
 

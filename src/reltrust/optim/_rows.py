@@ -12,7 +12,7 @@ from reltrust.optim._norms import norms
 class Block:
     """A matrix of weights with a row for each tensor that has a norm of its own.
 
-    That is tensors of one shape, dtype and device; or one tensor; or one parameter of a stacked group, with K rows.
+    That is tensors of one shape, dtype and device; or one tensor; or one parameter of a stacked group, with all of its.
     """
 
     params: list[Tensor]  # as their owner knows them
@@ -32,7 +32,7 @@ class Rows:
 
     @property
     def params(self) -> list[Tensor]:
-        """One a row, or in a stacked group one for K rows."""
+        """One a row, or in a stacked group one a block."""
         return [p for block in self.blocks for p in block.params]
 
     @property
@@ -54,8 +54,10 @@ class Rows:
     def w_rms(self) -> Tensor:
         """[N, 1]: root mean squares of the weights, of all shards together."""
         norm = self.w_norm()
-        per_param = len(norm) // len(self.params)
-        counts = [p.numel() // per_param for p in self.params for _ in range(per_param)]
+        counts = []
+        for block in self.blocks:
+            rows = len(block.w) // len(block.params)
+            counts += [p.numel() // rows for p in block.params for _ in range(rows)]
         roots = torch.tensor([[max(1, count) ** 0.5] for count in counts], dtype=norm.dtype)
         return norm / roots.to(self.device, non_blocking=True)
 

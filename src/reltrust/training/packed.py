@@ -107,9 +107,8 @@ class PackedProgram:
         with computing(self._members[0].precision, self._device):
             losses, *others = self._task.losses(self._stacks, *inputs)
         losses.sum().backward()  # every member's gradient is that of its own loss
-        for views, stack in zip(self._views, self._stacks, strict=True):
-            for view, grad in zip(views, stack.grad.split(self._sizes), strict=True):  # type: ignore[union-attr]
-                view.grad = grad
+        for same, grads in zip(self._same, self._grads, strict=True):
+            torch.stack([grad for i in same if (grad := self._stacks[i].grad) is not None], dim=1, out=grads)
         for optimizer in self._optimizers:
             optimizer.step()
         torch.stack((losses.detach(), *others), out=self._latest)
@@ -133,13 +132,20 @@ class PackedProgram:
         """Stacks what the members hold. Their models go on seeing their weights, as views of the stacks."""
         members = self._members
         self._task = members[0].task.packed([member.task for member in members])  # type: ignore[attr-defined]
-        self._stacks = [
-            torch.stack([p.detach() for p in params]).requires_grad_()
-            for params in zip(*(member.params for member in members), strict=True)
+        # Parameters of one shape lie in one tensor, (K, n, *shape), so that an optimizer has few tensors to move.
+        shapes = [p.shape for p in members[0].params]
+        self._same = [[i for i, other in enumerate(shapes) if other == shape] for shape in dict.fromkeys(shapes)]
+        self._weights = [
+            torch.stack([torch.stack([member.params[i].detach() for i in same]) for member in members])
+            for same in self._same
         ]
+        self._grads = [torch.zeros_like(weights) for weights in self._weights]
+        of_param = {i: weights[:, j] for same, weights in zip(self._same, self._weights, strict=True)
+                    for j, i in enumerate(same)}  # fmt: skip
+        self._stacks = [of_param[i].detach().requires_grad_() for i in range(len(shapes))]
         for k, member in enumerate(members):
-            for p, stack in zip(member.params, self._stacks, strict=True):
-                p.data = stack.detach()[k]
+            for i, p in enumerate(member.params):
+                p.data = of_param[i][k]
         self._make_optimizers()
 
         first = members[0]
@@ -158,9 +164,10 @@ class PackedProgram:
             places = [k for _, k in neighbours]
             first, last = places[0], places[-1] + 1
             own = [member.optimizer for member in self._members[first:last]]
-            group = self._shared_group(self._members[first:last]) | {
-                "params": [stack.detach()[first:last] for stack in self._stacks]
-            }
+            group = self._shared_group(self._members[first:last])
+            group["params"] = [weights[first:last] for weights in self._weights]
+            for weights, grads in zip(group["params"], self._grads, strict=True):
+                weights.grad = grads[first:last]
             optimizer = next((o for o in self._optimizers if type(o) is type(own[0])), None)
             if optimizer is None:
                 accepted = inspect.signature(type(own[0])).parameters
@@ -171,8 +178,6 @@ class PackedProgram:
                 optimizer.add_param_group(group)
             self._slices.append(_Slice(first, last, optimizer, optimizer.param_groups[-1]))
             self._take_state(self._slices[-1], own)
-        self._sizes = [part.last - part.first for part in self._slices]
-        self._views = list(zip(*(part.group["params"] for part in self._slices), strict=True))  # of each stack
 
     def _paired(self) -> list[tuple[Program, Hashable]]:
         return list(zip(self._members, self._alike, strict=True))
@@ -184,7 +189,7 @@ class PackedProgram:
         ]
         shared, optimizer = groups[0], members[0].optimizer
         if isinstance(optimizer, RuleOptimizer):
-            shared["stacked"] = True
+            shared["stacked"] = 2
             for key in optimizer._per_member:
                 values = [group[key] for group in groups]
                 if key == "lr" or any(value != values[0] for value in values):
@@ -200,18 +205,18 @@ class PackedProgram:
         dtype = torch.float32 if self._device.type == "mps" else torch.float64
         return torch.tensor(values, dtype=dtype, device=self._device)
 
-    @staticmethod
-    def _take_state(part: _Slice, own: Sequence[Optimizer]) -> None:
-        """The state of the members' optimizers, if they have made a step, stacked."""
-        for i, view in enumerate(part.group["params"]):
-            states = [optimizer.state.get(optimizer.param_groups[0]["params"][i]) for optimizer in own]
-            if states[0]:
-                part.optimizer.state[view] = {
-                    key: torch.stack([state[key] for state in states])  # type: ignore[index]
-                    if _is_by_member(value, part)
-                    else _owning(value)
-                    for key, value in states[0].items()
-                }
+    def _take_state(self, part: _Slice, own: Sequence[Optimizer]) -> None:
+        """The state of the members' optimizers, if they have made a step, stacked as their parameters are."""
+        for weights, same in zip(part.group["params"], self._same, strict=True):
+            states = [[optimizer.state.get(optimizer.param_groups[0]["params"][i]) for i in same] for optimizer in own]
+            if not states[0][0]:
+                continue
+            part.optimizer.state[weights] = {
+                key: torch.stack([torch.stack([state[key] for state in of_member]) for of_member in states])  # type: ignore[index]
+                if _is_by_member(value, part)
+                else _owning(value)
+                for key, value in states[0][0].items()
+            }
 
     def _hand_back(self) -> None:
         """Gives the members' optimizers their state, and the members what was measured since the last look."""
@@ -220,10 +225,11 @@ class PackedProgram:
                 optimizer = self._members[k].optimizer
                 group = optimizer.param_groups[0]
                 group["lr"] = self.lrs[k]
-                for p, view in zip(group["params"], part.group["params"], strict=True):
-                    if state := part.optimizer.state.get(view):
-                        optimizer.state[p] = {
-                            key: value[k - part.first] if _has_members(value, part) else value
+                for weights, same in zip(part.group["params"], self._same, strict=True):
+                    state = part.optimizer.state.get(weights, {})
+                    for j, i in enumerate(same if state else []):
+                        optimizer.state[group["params"][i]] = {
+                            key: value[k - part.first, j] if _has_members(value) else value
                             for key, value in state.items()
                         }
         for k, member in enumerate(self._members):
@@ -245,7 +251,7 @@ def _is_by_member(value: Any, part: _Slice) -> bool:
     return isinstance(value, Tensor) and (bool(part.group.get("stacked")) or value.dim() > 0)
 
 
-def _has_members(value: Any, part: _Slice) -> bool:
+def _has_members(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
