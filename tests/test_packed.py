@@ -3,7 +3,10 @@
 import logging
 import os
 import signal
+import threading
+import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,17 @@ import pytest
 import torch
 
 from reltrust import pack_runner
+from reltrust import workers as workers_module
 from reltrust.data import images
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.errors import BusyError, SettingsError
 from reltrust.models.mlp import MLP, packed_mlp
 from reltrust.pack_runner import Outcome, member_bytes, packing_gain, run_pack
+from reltrust.records import checkpoint
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.runner import build_program, run
 from reltrust.settings import Launcher, Settings
-from reltrust.sweeps.packing import packs
+from reltrust.sweeps.packing import deal
 from reltrust.training.packed import PackedProgram
 from reltrust.workers import run_packs
 
@@ -231,6 +236,30 @@ def test_a_member_that_diverges_ends_at_its_step_and_leaves_the_others_as_they_a
     assert metrics(bad) == metrics(alone)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_member_that_leaves_changes_no_bit_of_those_it_shares_an_optimizer_with(
+    settings: Resolve, optimizer: str, place: int
+) -> None:
+    words = ["training.log_every=60", f"optimizer={optimizer}", "optimizer.lr=0.01"]
+    chosen = [settings(*words, f"seed={seed}") for seed in range(3)]
+    others = [k for k in range(3) if k != place]
+    packs = [PackedProgram([build_program(one, CPU) for one in chosen], ["same"] * 3) for _ in range(2)]
+    seen: list[list[Any]] = [[], []]
+    for step in range(180):
+        if step == 60:
+            packs[1].keep(others)
+        for i, pack in enumerate(packs):
+            pack.step(step, [0.99**step] * (2 if i and step >= 60 else 3))
+            if step % 60 == 59:
+                windows = pack.look(step + 1)
+                seen[i] += [windows[k] for k in others] if len(windows) == 3 else windows
+    assert seen[0] == seen[1]
+    whole, kept = [packs[0].state_dicts()[k]["model"] for k in others], [s["model"] for s in packs[1].state_dicts()]
+    for one, other in zip(whole, kept, strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_a_pack_of_which_every_member_diverges_ends(settings: Resolve) -> None:
     chosen = [settings("optimizer=sgd", "optimizer.lr=1e30", f"seed={seed}") for seed in range(2)]
     assert together(chosen) == [Status.DIVERGED] * 2
@@ -303,6 +332,45 @@ def test_a_pack_that_is_asked_to_stop_goes_on_as_if_undisturbed_to_the_bit(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_members_checkpoint_is_that_of_the_run_alone(settings: Resolve, optimizer: str, loaded: bool) -> None:
+    words = [f"optimizer={optimizer}", "optimizer.lr=0.004"]
+    chosen = [settings(*words, f"seed={seed}") for seed in range(3)]
+    alone = build_program(chosen[2], CPU)
+    pack = PackedProgram([build_program(one, CPU) for one in chosen])
+    for step in range(6):
+        alone.step(step, [0.5])
+        pack.step(step, [0.5] * 3)
+    pack.keep([0, 2])
+    if loaded:
+        states = pack.state_dicts()
+        pack = PackedProgram([build_program(one, CPU) for one in (chosen[0], chosen[2])])
+        pack.load_state_dicts(states)
+    (expected,), (_, state) = alone.state_dicts(), pack.state_dicts()
+    assert pack.lrs == pytest.approx([0.002, 0.002])
+
+    def compare(one: Any, other: Any) -> None:
+        assert type(one) is type(other)
+        if isinstance(one, torch.Tensor):
+            assert one.shape == other.shape
+            assert one.dtype == other.dtype
+            assert torch.allclose(one.double(), other.double(), rtol=1e-4, atol=1e-7)
+            assert other.untyped_storage().nbytes() == other.numel() * other.element_size()
+        elif isinstance(one, dict):
+            assert one.keys() == other.keys()
+            for key in one:
+                compare(one[key], other[key])
+        elif isinstance(one, list | tuple):
+            assert len(one) == len(other)
+            for a, b in zip(one, other, strict=True):
+                compare(a, b)
+        else:
+            assert one == other
+
+    compare(expected, state)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_goes_on_alone_from_a_packs_checkpoint_and_in_a_pack_from_its_own(
     settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
@@ -370,6 +438,52 @@ def test_out_of_memory_halves_the_pack_and_loses_no_result(
     assert [row["step"] for row in metrics(chosen[0])] == [30, 60, 90, 120]
 
 
+def test_a_pack_that_ran_out_of_memory_is_gone_before_its_halves_begin(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, alive = PackedProgram._take, weakref.WeakSet[PackedProgram]()
+
+    def taking(self: PackedProgram) -> None:
+        assert len(alive) == 0, "an earlier pack is still in memory"
+        alive.add(self)
+        take(self)
+        if len(self._members) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PackedProgram, "_take", taking)
+    chosen = [settings(f"seed={seed}") for seed in range(4)]
+    assert together(chosen) == [Status.FINISHED] * 4
+    assert [len(record_of(one).provenance["attempts"]) for one in chosen] == [3] * 4
+
+
+def test_out_of_memory_while_checkpoints_are_written_loses_no_run(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [settings("machine.checkpoint_minutes=0.0001", f"seed={seed}") for seed in range(4)]
+    save, saved = checkpoint.save, [0]
+
+    def failing(path: Path, state: dict[str, Any]) -> None:
+        saved[0] += 1
+        if saved[0] == 6:
+            raise MemoryError
+        save(path, state)
+
+    monkeypatch.setattr(checkpoint, "save", failing)
+    assert together(chosen) == [Status.FINISHED] * 4
+
+
+def test_a_checkpoint_that_cannot_be_read_is_its_own_runs_misfortune(
+    settings: Resolve, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(3)]
+    record_of(chosen[1]).path.mkdir(parents=True)
+    record_of(chosen[1]).checkpoint_path.write_bytes(b"garbage")
+    outcomes = together(chosen)
+    assert [outcomes[0], outcomes[2]] == [Status.FINISHED] * 2
+    assert isinstance(outcomes[1], Exception)
+    assert "its checkpoint cannot be read" in caplog.text
+
+
 def test_a_run_that_does_not_even_fit_alone_fails(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [settings(f"seed={seed}") for seed in range(2)]
 
@@ -391,7 +505,7 @@ def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
     assert 6 * weights < needed < 20 * weights
     monkeypatch.setattr(pack_runner, "free_memory", lambda _: 8 * needed)
     together(chosen, memory_fraction=0.5)
-    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [4] * 4 + [2] * 2
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [3] * 6
 
 
 # --- what is not packed ----------------------------------------------------------------------------------------------
@@ -409,7 +523,10 @@ def test_runs_are_run_one_by_one_where_packing_does_not_pay(
 
 def test_the_gain_of_packing_is_measured_without_touching_a_record(settings: Resolve) -> None:
     words = ["training.log_every=1", "training.evaluate_every=1"]
-    assert packing_gain([settings(f"seed={seed}", *words) for seed in range(11)], CPU) > 0
+    kinds = [f"optimizer={name}" for name in OPTIMIZERS]
+    runs = [settings(kind, f"seed={seed}", *words) for kind in kinds for seed in range(2)]
+    assert packing_gain(runs, CPU) > 0
+    assert packing_gain(runs, CPU, most=2) > 0
     assert not Path(settings().machine.results).exists()
 
 
@@ -443,14 +560,14 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
         for name in ("sgd", "fromage")
         for seed in range(5)
     ]
-    assert [len(pack) for pack in packs(runs, workers=1, max_members=None)] == [10, 10]
-    assert [len(pack) for pack in packs(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
-    assert [len(pack) for pack in packs(runs[:10], workers=2, max_members=None)] == [5, 5]
-    assert [len(pack) for pack in packs(runs * 3, workers=3, max_members=None)] == [10] * 6
-    assert [len(pack) for pack in packs(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
-    assert [len(pack) for pack in packs(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
+    assert [len(pack) for pack in deal(runs, workers=1, max_members=None)] == [10, 10]
+    assert [len(pack) for pack in deal(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
+    assert [len(pack) for pack in deal(runs[:10], workers=2, max_members=None)] == [5, 5]
+    assert [len(pack) for pack in deal(runs * 3, workers=3, max_members=None)] == [10] * 6
+    assert [len(pack) for pack in deal(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
+    assert [len(pack) for pack in deal(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
     for workers in (1, 2):
-        dealt = packs(runs, workers=workers, max_members=None)
+        dealt = deal(runs, workers=workers, max_members=None)
         assert sorted(i for pack in dealt for i in pack) == list(range(20))
         for pack in dealt:
             assert len({runs[i].task.hidden_layers for i in pack}) == 1
@@ -471,12 +588,21 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
     ],
 )
 def test_runs_that_differ_in_what_a_program_shares_are_not_packed(settings: Resolve, words: list[str]) -> None:
-    assert len(packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 2
+    assert len(deal([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 2
 
 
 @pytest.mark.parametrize("words", [["optimizer=adam"], ["schedule.decay=0.5"], ["task.init=he"], ["optimizer.lr=1.0"]])
 def test_runs_that_differ_in_what_a_member_has_for_itself_are(settings: Resolve, words: list[str]) -> None:
-    assert len(packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 1
+    assert len(deal([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 1
+
+
+def test_what_becomes_of_runs_whose_process_died() -> None:
+    died: Future[list[Outcome]] = Future()
+    died.set_exception(RuntimeError("terminated abruptly"))
+    stop = threading.Event()
+    assert [str(outcome) for outcome in workers_module._answers(died, 2, stop)] == ["terminated abruptly"] * 2
+    stop.set()  # it was asked to, before it could listen
+    assert workers_module._answers(died, 2, stop) == [Status.PREEMPTED] * 2
 
 
 def test_several_processes_share_the_packs(settings: Resolve, caplog: pytest.LogCaptureFixture) -> None:

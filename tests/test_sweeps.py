@@ -114,6 +114,8 @@ def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, 
     assert "6/6 runs, 6 finished" in first.stderr
     table = tmp_path / "results/summaries/mlp_depth.csv"
     assert len(table.read_text().splitlines()) == 7
+    provenances = [json.loads(path.read_text()) for path in tmp_path.glob("results/runs/*/*/*/provenance.json")]
+    assert {p["attempts"][0]["members"] for p in provenances} == {3 if launcher == "packed" else 1}
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/runs/**/*.json*")}
     second = reltrust(*words)
     assert second.returncode == 0
@@ -167,6 +169,18 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     assert again.returncode == 0, again.stderr
     assert "2 finished, 1 run again" in again.stderr or "1 run again, 2 finished" in again.stderr
     assert len(list(tmp_path.glob("results/summaries/mlp_depth.csv"))) == 1
+
+
+@pytest.mark.parametrize("key", ["optimizer.nonexist", "task.nonexist"])
+@pytest.mark.parametrize("launcher", ["serial", "packed"])
+def test_an_unknown_key_that_is_swept_is_refused_before_anything_starts(
+    reltrust: Call, tmp_path: Path, launcher: str, key: str
+) -> None:
+    answer = reltrust("-m", "scale=smoke", f"{key}=1,2", f"launcher={launcher}")
+    assert answer.returncode == 2
+    assert f"{key}=1,2: unknown key, allowed are" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "packed", "packed launcher.workers=1"])

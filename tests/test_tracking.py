@@ -9,9 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reltrust import pack_runner
+from reltrust.records import tracking
+from reltrust.records.store import RunRecord
+from reltrust.settings import Settings, Tracking
+
+Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 RUN = ("scale=smoke", "machine.progress=false", "tracking.timeout_seconds=3")
 KEY = "0" * 40
@@ -125,3 +132,26 @@ def test_a_recorded_run_can_be_shown_to_wandb_later(reltrust: Call, tmp_path: Pa
     assert shown.returncode == 0, shown.stderr
     replayed = offline_content(tmp_path)
     assert b"train_accuracy" in replayed
+
+
+def test_packed_runs_are_shown_when_they_have_ended(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, list[Any]] = {}
+
+    class Watcher:
+        def __init__(self, record: RunRecord, folder: Path, settings: Tracking) -> None:
+            self.rows = shown.setdefault(record.path.name, [])
+            assert record.status is not None
+            assert record.status.is_result
+
+        def log(self, row: dict[str, Any]) -> None:
+            self.rows.append(row["step"])
+
+        def finish(self, status: str, summary: dict[str, Any]) -> None:
+            self.rows.append((status, summary["steps"]))
+
+    monkeypatch.setattr(tracking, "WandbTracker", Watcher)
+    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 2.0)
+    words = ["tracking.mode=wandb_offline", "optimizer=sgd"]
+    chosen = [settings(*words, f"optimizer.lr={lr}") for lr in (0.1, 1e30)]
+    pack_runner.run_pack(chosen, max_members=None, memory_fraction=0.5)
+    assert list(shown.values()) == [[("diverged", 30)], [30, 60, 90, 120, ("finished", 120)]]

@@ -9,12 +9,13 @@ import psutil
 import torch
 from torch import Tensor
 
+from reltrust.errors import UserError
 from reltrust.records import checkpoint
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.records.tracking import open_tracker
 from reltrust.runner import build_program, build_schedule, optimizer_class, resolve_device, run
 from reltrust.settings import Settings
-from reltrust.training.packed import PackedProgram, packs
+from reltrust.training.packed import PackedProgram, can_pack
 from reltrust.training.program import Program, Steps
 from reltrust.training.stopping import StopRequest
 from reltrust.training.trainer import Member, train
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 Outcome = Status | BaseException  # how a run ended, or what it failed of
 
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 _TRIAL_MEMBERS, _TRIAL_ROUNDS, _WARM_UPS = 9, 3, 5
 _COPIES = 7  # of a member's parameters: in its model and in the stack, two gradients, two moments, what a step needs
 
@@ -36,7 +38,7 @@ def obstacle(settings: Settings) -> str | None:
     optimizer = settings.optimizer
     if settings.task.shape is None:
         return f"task.name={settings.task.name} does not pack"
-    if not packs(optimizer_class(optimizer.target)):
+    if not can_pack(optimizer_class(optimizer.target)):
         return f"optimizer.target={optimizer.target} does not pack"
     if optimizer.hyperparameters.get("init") == "random":
         return "optimizer.init=random draws from a generator that the members of a pack would share"
@@ -50,7 +52,7 @@ def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fracti
     (SIGTERM, Ctrl-C) leaves checkpoints and starts nothing more: the outcome is then ``preempted``.
 
     Args:
-        runs: settings that agree in everything that :func:`reltrust.sweeps.packing.shape` names.
+        runs: settings that agree in everything that :func:`reltrust.sweeps.packing.common` names.
         max_members: at most this many in one program; None: as many as fit.
         memory_fraction: what programs may take of the device's free memory, in (0, 1].
     """
@@ -75,16 +77,15 @@ def _run_parts(
                 part.append(i)
         if len(part) == 1:
             outcomes[part[0]] = _alone(runs[part[0]])
+        elif part and (ended := _together([runs[i] for i in part])):
+            outcomes |= dict(zip(part, ended, strict=True))
         elif part:
-            try:
-                outcomes |= dict(zip(part, _together([runs[i] for i in part]), strict=True))
-            except Exception as error:
-                if not _is_out_of_memory(error):
-                    raise
-                half = (len(part) + 1) // 2
-                log.warning("out of memory with %d runs at once, going on with %d", len(part), half)
-                queue[:0] = [part[:half], part[half:]]
-                _free_memory()
+            half = (len(part) + 1) // 2
+            log.warning("out of memory with %d runs at once, going on with %d", len(part), half)
+            # Some may have reached a checkpoint that others have not.
+            for same in reversed(_by_step(runs, part).values()):
+                queue[:0] = _split(same, half)
+        _free_memory()  # of the pack that has ended: programs, graphs and tracebacks refer to themselves
 
 
 def _record(settings: Settings) -> RunRecord:
@@ -96,20 +97,39 @@ def _record(settings: Settings) -> RunRecord:
 
 def _parts(runs: Sequence[Settings], max_members: int | None, memory_fraction: float) -> list[list[int]]:
     """Places in ``runs`` of those that are to be one program each."""
-    parts: list[list[int]] = []
-    groups: dict[int, list[int]] = {}
+    parts, packable = [], []
     for i, settings in enumerate(runs):
         record = _record(settings)
-        if reason := _refusal(settings):
+        if (status := record.status) is not None and status.is_result:
+            parts.append([i])
+        elif reason := _refusal(settings):
             log.warning("%s is run alone: %s", record.path.name, reason)
             parts.append([i])
         else:
-            # What goes on from a checkpoint is packed with what has made as many steps.
-            groups.setdefault(checkpoint.step(record.checkpoint_path), []).append(i)
-    for group in groups.values():
-        size = _size([runs[i] for i in group], max_members, memory_fraction)
-        parts += [group[at : at + size] for at in range(0, len(group), size)]
+            packable.append(i)
+    for group in _by_step(runs, packable).values():
+        parts += _split(group, _size([runs[i] for i in group], max_members, memory_fraction))
     return parts
+
+
+def _by_step(runs: Sequence[Settings], places: Sequence[int]) -> dict[int, list[int]]:
+    """What goes on from a checkpoint is packed with what has made as many steps."""
+    groups: dict[int, list[int]] = {}
+    for i in places:
+        path = _record(runs[i]).checkpoint_path
+        try:
+            step = checkpoint.step(path)
+        except Exception as error:  # whatever a damaged file raises: its own run will tell
+            log.warning("%s is run alone: its checkpoint cannot be read: %s", path.parent.name, _first_line(error))
+            step = -1 - i
+        groups.setdefault(step, []).append(i)
+    return groups
+
+
+def _split(group: list[int], size: int) -> list[list[int]]:
+    """As few parts as there must be for this size, of about equal sizes."""
+    shares = -(-len(group) // size)
+    return [group[share * len(group) // shares : (share + 1) * len(group) // shares] for share in range(shares)]
 
 
 def _refusal(settings: Settings) -> str | None:
@@ -128,24 +148,28 @@ def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: fl
         device = resolve_device(runs[0].machine.device)
         _use_threads(runs[0])
         fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
-        gain = packing_gain(runs, device) if fitting > 1 else 1.0
-    except Exception as error:  # what one run is refused for, each is told alone
-        log.debug("packing was not tried: %s", error)
+        most = min(fitting, max_members or fitting, len(runs))
+        gain = packing_gain(runs, device, most) if most > 1 else 1.0
+    except UserError:  # what these runs are refused for, each is told alone
         return 1
-    if fitting < 2:
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        most = 1
+    _free_memory()
+    if most < 2:
         log.warning("%d runs are run one by one: the memory is enough for one of them", len(runs))
         return 1
     if gain < 1:
         log.warning("%d runs are run one by one: packed, a step would take %.2f of its time", len(runs), 1 / gain)
         return 1
-    return min(fitting, max_members or fitting, len(runs))
+    return most
 
 
-def packing_gain(runs: Sequence[Settings], device: torch.device) -> float:
-    """How many times as fast a run makes its steps packed with some of the others as it does alone; measured."""
-    some = (
-        [runs[i * len(runs) // _TRIAL_MEMBERS] for i in range(_TRIAL_MEMBERS)] if len(runs) > _TRIAL_MEMBERS else runs
-    )
+def packing_gain(runs: Sequence[Settings], device: torch.device, most: int = _TRIAL_MEMBERS) -> float:
+    """How many times as fast runs make their steps packed, at most so many of them, as they do alone; measured."""
+    count = min(len(runs), most, _TRIAL_MEMBERS)
+    some = [runs[i * len(runs) // count] for i in range(count)]
     alone: list[tuple[Steps, int]] = [(build_program(settings, device), 1) for settings in some]
     packed = PackedProgram([build_program(settings, device) for settings in some], [repr(s.optimizer) for s in some])
 
@@ -190,14 +214,13 @@ def _alone(settings: Settings) -> Outcome:
     try:
         return run(settings)
     except Exception as error:
-        return error
+        return _bare(error)
 
 
-def _together(runs: Sequence[Settings]) -> list[Outcome]:
+def _together(runs: Sequence[Settings]) -> list[Outcome] | None:
     """The outcomes of runs that are trained as one program.
 
-    Raises:
-        Exception: memory does not suffice. What has a result keeps it, the others can be begun again.
+    None: memory does not suffice. What has a result keeps it, the others can be begun again.
     """
     device = resolve_device(runs[0].machine.device)
     _use_threads(runs[0])
@@ -214,7 +237,7 @@ def _together(runs: Sequence[Settings]) -> list[Outcome]:
                 if _is_out_of_memory(error):
                     raise
                 programs.pop(i, None)
-                outcomes[i] = error
+                outcomes[i] = _bare(error)
                 continue
             tracker = open_tracker(record, settings.tracking, settings.machine.results, live=False)
             members[i] = Member(record, build_schedule(settings), tracker)
@@ -232,14 +255,14 @@ def _together(runs: Sequence[Settings]) -> list[Outcome]:
     except BaseException as error:
         can_be_repeated = isinstance(error, KeyboardInterrupt) or _is_out_of_memory(error)
         for i, member in members.items():
-            outcomes[i] = error if member.status is Status.RUNNING else member.status
+            outcomes[i] = _bare(error) if member.status is Status.RUNNING else member.status
             if member.status is Status.RUNNING and can_be_repeated:
                 member.record.preempted()
             elif member.status is Status.RUNNING:
                 member.record.failed(error)
-        if can_be_repeated or not isinstance(error, Exception):
+        if not isinstance(error, Exception):
             raise
-        return [outcomes.get(i, error) for i in range(len(runs))]
+        return None if can_be_repeated else [outcomes[i] for i in range(len(runs))]
 
 
 def _use_threads(settings: Settings) -> None:
@@ -248,9 +271,25 @@ def _use_threads(settings: Settings) -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """A CPU's allocator has no exception of its own."""
-    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """A CPU's allocator and CUDA's libraries have no exception of their own for it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(words in str(seen) for words in _OUT_OF_MEMORY):
+            return True
+        seen = seen.__cause__ or seen.__context__  # the end of a failed capture raises an error of its own
+    return False
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The error without its traceback, which would keep the programs in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _free_memory() -> None:

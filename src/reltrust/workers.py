@@ -12,9 +12,10 @@ from typing import Any
 from reltrust.errors import SettingsError
 from reltrust.pack_runner import Outcome, obstacle, run_pack
 from reltrust.records.provenance import cores
+from reltrust.records.store import Status
 from reltrust.runner import resolve_device
 from reltrust.settings import Launcher, Settings
-from reltrust.sweeps.packing import packs
+from reltrust.sweeps.packing import deal
 from reltrust.training.stopping import StopRequest
 
 
@@ -33,7 +34,7 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
                 raise SettingsError(f"launcher.require_packing=true, but {reason}")
     on_cpu = resolve_device(runs[0].machine.device).type == "cpu"
     workers = launcher.workers or (cores() if on_cpu else 1)
-    dealt = packs(runs, workers=workers, max_members=launcher.max_members)
+    dealt = deal(runs, workers=workers, max_members=launcher.max_members)
     workers = min(workers, len(dealt))
     limits: dict[str, Any] = {
         "max_members": launcher.max_members,
@@ -47,35 +48,38 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     else:
         # Forked processes would share torch's threads and locks; spawned ones have their own.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
-        with pool, _forwarding(pool):
+        with pool, _forwarding() as stop:
             futures = [pool.submit(run_pack, [runs[i] for i in pack], **limits) for pack in dealt]
             for pack, future in zip(dealt, futures, strict=True):
-                outcomes |= dict(zip(pack, _answers(future, len(pack)), strict=True))
+                outcomes |= dict(zip(pack, _answers(future, len(pack), stop), strict=True))
     return [outcomes[i] for i in range(len(runs))]
 
 
-def _answers(future: "Future[list[Outcome]]", members: int) -> list[Outcome]:
-    """A process that died takes its runs with it; they can be run again."""
+def _answers(future: "Future[list[Outcome]]", members: int, stop: threading.Event) -> list[Outcome]:
+    """A process that dies (killed for memory, say) takes the pool with it; the sweep goes on when it is repeated."""
     try:
         return future.result()
     except Exception as error:
-        return [error] * members
+        # A process that is asked to stop before it can listen just ends.
+        return [Status.PREEMPTED if stop.is_set() else error] * members
 
 
 @contextmanager
-def _forwarding(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """SIGTERM and Ctrl-C are for the processes to hear; this one waits for them."""
+def _forwarding() -> Iterator[threading.Event]:
+    """SIGTERM and Ctrl-C are for this process's children to hear; it waits for them. Set once there was a signal."""
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
 
     def forward(number: int, frame: FrameType | None) -> None:
+        stop.set()
         for process in multiprocessing.active_children():
             process.terminate()  # SIGTERM
 
     earlier = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stop
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

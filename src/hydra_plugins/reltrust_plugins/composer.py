@@ -39,7 +39,7 @@ class Composer:
         config = copy.deepcopy(self._base(groups))
         for override in parsed:
             if not self._is_group(override.key_or_group):
-                OmegaConf.update(config, override.key_or_group, override.value())
+                OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
         return parse(OmegaConf.to_container(config, resolve=True))
 
     @functools.cache  # noqa: B019 - one composer lives as long as its process
@@ -56,4 +56,5 @@ class Composer:
             # Without the two large parts that no setting refers to: copying them would be most of the work.
             kept: list[Any] = [str(key) for key in composed if key not in ("hydra", "sweep")]
             self._bases[groups] = OmegaConf.masked_copy(composed, kept)
+            OmegaConf.set_struct(self._bases[groups], True)  # an unknown key is an error here too
         return self._bases[groups]

@@ -9,7 +9,7 @@ _PACKS_PER_WORKER = 2  # so that the workers end at about the same time
 _LEAST_MEMBERS = 8  # fewer gain less from being packed than from another process
 
 
-def shape(settings: Settings) -> Hashable:
+def common(settings: Settings) -> Hashable:
     """What the runs of one program have in common: task and its shape, data, batch size, steps, machine, precision.
 
     They may differ in seed, optimizer and its hyperparameters, schedule, and what of the task does not change shapes.
@@ -19,7 +19,7 @@ def shape(settings: Settings) -> Hashable:
     return repr((alike, settings.data, settings.training, settings.trainer, settings.machine))
 
 
-def packs(runs: Sequence[Settings], *, workers: int, max_members: int | None) -> list[list[int]]:
+def deal(runs: Sequence[Settings], *, workers: int, max_members: int | None) -> list[list[int]]:
     """Places in ``runs`` of those that one process is to train as one program, in the order in which to start them.
 
     Runs of one shape are split where there would else be too little for every worker to do. Neighbours in a pack have,
@@ -28,7 +28,7 @@ def packs(runs: Sequence[Settings], *, workers: int, max_members: int | None) ->
     groups: dict[Hashable, list[int]] = {}
     for i, settings in enumerate(runs):
         alone = settings.task.shape is None
-        groups.setdefault((shape(settings), i if alone else -1), []).append(i)
+        groups.setdefault((common(settings), i if alone else -1), []).append(i)
     dealt = []
     for group in groups.values():
         ordered = sorted(group, key=lambda i: (repr(runs[i].optimizer), repr(runs[i].schedule)))

@@ -16,15 +16,19 @@ class Captured:
     call to call from memory that stays where it is, and waits for nothing.
     """
 
-    def __init__(self, action: Callable[..., None]) -> None:
-        self._action, self._calls = action, 0
+    def __init__(self, action: Callable[..., None], device: torch.device) -> None:
+        self._action, self._device, self._calls = action, device, 0
+        self._stream = torch.cuda.Stream(device)
         self._inputs: list[Tensor] = []
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *inputs: Tensor) -> None:
-        if not self._inputs:
+        with torch.cuda.device(self._device):
+            self._call(*inputs)
+
+    def _call(self, *inputs: Tensor) -> None:
+        if self._calls == 0:
             self._inputs = [x.clone() for x in inputs]
-            self._stream = torch.cuda.Stream()
         for kept, given in zip(self._inputs, inputs, strict=True):
             kept.copy_(given)
         if self._graph is None and self._calls >= _WARM_UPS:

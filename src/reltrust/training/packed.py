@@ -6,6 +6,7 @@ their weights and their optimizers' state lie in the stacks.
 """
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -23,9 +24,14 @@ from reltrust.training.program import Program, Window, computing, window_of
 ELEMENTWISE: tuple[type, ...] = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
-def packs(optimizer: type) -> bool:
+def can_pack(optimizer: type) -> bool:
     """Whether runs with optimizers of this class can be packed."""
     return optimizer in ELEMENTWISE or issubclass(optimizer, RuleOptimizer)
+
+
+# Torch's fused CPU kernels round the last elements of a tensor, those that fill no vector register, otherwise than the
+# rest. Which elements these are must not depend on the company: such tensors are moved one by one, as alone.
+_CPU_VECTOR = 16
 
 
 @dataclass
@@ -36,6 +42,8 @@ class _Slice:
     last: int  # one past
     optimizer: Optimizer
     group: dict[str, Any]
+    stacked: list[tuple[Tensor, list[int]]]  # of the group's tensors the (K, n, *shape), with their n parameters
+    single: list[tuple[Tensor, int, int]]  # and those of one member, with that and the parameter
     initial_lr: Any = field(init=False)  # a number or, of a group with a hyperparameter for each member, (K,)
 
     def __post_init__(self) -> None:
@@ -60,20 +68,22 @@ class PackedProgram:
         self._device = members[0].params[0].device
         self._capture = self._device.type == "cuda" if capture is None else capture
         self._since_look = 0
-        self._lr_factors: list[float] = []
+        self._factors = [1.0] * len(members)  # of the last step
+        self._set_factors: list[float] = []  # those that the optimizers have been told
         self._take()
 
     # --- what the trainer drives -------------------------------------------------------------------------------------
 
     def step(self, step: int, lr_factors: Sequence[float]) -> None:
-        self._set_lrs(list(lr_factors))
+        self._factors = list(lr_factors)
+        self._set_lrs()
         self._advance(*self._task.inputs(step))
         self._measured[self._since_look].copy_(self._latest)
         self._since_look += 1
 
     @property
     def lrs(self) -> list[float]:
-        return [member.initial_lrs[0] * factor for member, factor in zip(self._members, self._lr_factors, strict=True)]
+        return [member.initial_lrs[0] * factor for member, factor in zip(self._members, self._factors, strict=True)]
 
     def look(self, step: int) -> list[Window]:
         measured, steps, self._since_look = self._measured[: self._since_look].cpu(), self._since_look, 0
@@ -85,6 +95,7 @@ class PackedProgram:
 
     def keep(self, members: Sequence[int]) -> None:
         self._hand_back()
+        self._factors = [self._factors[k] for k in members]
         self._members = [self._members[k] for k in members]
         self._alike = [self._alike[k] for k in members]
         if self._members:
@@ -97,6 +108,7 @@ class PackedProgram:
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         for member, state in zip(self._members, states, strict=True):
             member.load_state_dicts([state])
+        self._factors = [member.lrs[0] / member.initial_lrs[0] for member in self._members]
         self._take()
 
     # --- one step ----------------------------------------------------------------------------------------------------
@@ -113,12 +125,12 @@ class PackedProgram:
             optimizer.step()
         torch.stack((losses.detach(), *others), out=self._latest)
 
-    def _set_lrs(self, factors: list[float]) -> None:
-        if factors == self._lr_factors:
+    def _set_lrs(self) -> None:
+        if self._factors == self._set_factors:
             return
-        self._lr_factors = factors
+        self._set_factors = self._factors
         for part in self._slices:
-            own, lr = factors[part.first : part.last], part.group["lr"]
+            own, lr = self._factors[part.first : part.last], part.group["lr"]
             if not isinstance(lr, Tensor):
                 part.group["lr"] = part.initial_lr * own[0]
             elif lr.dim() == 0:
@@ -140,47 +152,60 @@ class PackedProgram:
             for same in self._same
         ]
         self._grads = [torch.zeros_like(weights) for weights in self._weights]
-        of_param = {i: weights[:, j] for same, weights in zip(self._same, self._weights, strict=True)
-                    for j, i in enumerate(same)}  # fmt: skip
-        self._stacks = [of_param[i].detach().requires_grad_() for i in range(len(shapes))]
+        views: dict[int, Tensor] = {}  # by parameter
+        for same, weights in zip(self._same, self._weights, strict=True):
+            views |= {i: weights[:, j] for j, i in enumerate(same)}
+        self._stacks = [views[i].detach().requires_grad_() for i in range(len(shapes))]
         for k, member in enumerate(members):
             for i, p in enumerate(member.params):
-                p.data = of_param[i][k]
+                p.data = views[i][k]
         self._make_optimizers()
 
         first = members[0]
         self._since_look = first.since_look
         self._measured: Tensor = torch.stack([member.measured for member in members], dim=2)  # (window, measures, K)
         self._latest = torch.empty(len(first.task.measures), len(members), device=self._device)
-        self._lr_factors = [1.0] * len(members)
-        self._advance: Callable[..., None] = Captured(self._train) if self._capture else self._train
+        self._set_factors = []  # the optimizers are new: the next step tells them
+        self._advance: Callable[..., None] = Captured(self._train, self._device) if self._capture else self._train
 
     def _make_optimizers(self) -> None:
         """An optimizer of each kind, with a parameter group for every stretch of members that can share one."""
         self._slices: list[_Slice] = []
         self._optimizers: list[Optimizer] = []
-        keyed = [(_kind(member.optimizer, alike), k) for k, (member, alike) in enumerate(self._paired())]
-        for _, neighbours in groupby(keyed, key=lambda pair: pair[0]):
-            places = [k for _, k in neighbours]
+        kinds = [_kind(member.optimizer, alike) for member, alike in zip(self._members, self._alike, strict=True)]
+        for _, neighbours in groupby(range(len(kinds)), key=lambda k: kinds[k]):
+            places = list(neighbours)
             first, last = places[0], places[-1] + 1
             own = [member.optimizer for member in self._members[first:last]]
+            stacked: list[tuple[Tensor, list[int]]] = []
+            single: list[tuple[Tensor, int, int]] = []
+            rounds = self._device.type == "cpu" and not isinstance(own[0], RuleOptimizer)
+            for same, weights, grads in zip(self._same, self._weights, self._grads, strict=True):
+                if not (rounds and weights[0, 0].numel() % _CPU_VECTOR):
+                    stacked.append((_with_grad(weights[first:last], grads[first:last]), same))
+                    continue
+                for k in places:
+                    single += [(_with_grad(weights[k, j], grads[k, j]), k, i) for j, i in enumerate(same)]
             group = self._shared_group(self._members[first:last])
-            group["params"] = [weights[first:last] for weights in self._weights]
-            for weights, grads in zip(group["params"], self._grads, strict=True):
-                weights.grad = grads[first:last]
-            optimizer = next((o for o in self._optimizers if type(o) is type(own[0])), None)
-            if optimizer is None:
-                accepted = inspect.signature(type(own[0])).parameters
-                defaults = {key: value for key, value in own[0].defaults.items() if key in accepted}
-                optimizer = type(own[0])([group], **defaults)
-                self._optimizers.append(optimizer)
-            else:
-                optimizer.add_param_group(group)
-            self._slices.append(_Slice(first, last, optimizer, optimizer.param_groups[-1]))
-            self._take_state(self._slices[-1], own)
+            group["params"] = [part[0] for part in (*stacked, *single)]
+            optimizer = self._with_group(own[0], group)
+            self._slices.append(_Slice(first, last, optimizer, optimizer.param_groups[-1], stacked, single))
+            self._take_state(self._slices[-1])
+            for optimizer in own:
+                optimizer.state.clear()  # until they get it back
 
-    def _paired(self) -> list[tuple[Program, Hashable]]:
-        return list(zip(self._members, self._alike, strict=True))
+    def _with_group(self, like: Optimizer, group: dict[str, Any]) -> Optimizer:
+        """The optimizer of the class of ``like``, made if there is none yet, with the group added."""
+        optimizer = next((o for o in self._optimizers if type(o) is type(like)), None)
+        if optimizer is not None:
+            optimizer.add_param_group(group)
+            return optimizer
+        accepted = inspect.signature(type(like)).parameters
+        defaults = {key: value for key, value in like.defaults.items() if key in accepted}
+        self._optimizers.append(type(like)([group], **defaults))
+        if self._capture:  # torch would warn of the steps before the capture
+            self._optimizers[-1]._warned_capturable_if_run_uncaptured = True
+        return self._optimizers[-1]
 
     def _shared_group(self, members: Sequence[Program]) -> dict[str, Any]:
         """A parameter group for these members, as before their first step and without its parameters."""
@@ -205,36 +230,51 @@ class PackedProgram:
         dtype = torch.float32 if self._device.type == "mps" else torch.float64
         return torch.tensor(values, dtype=dtype, device=self._device)
 
-    def _take_state(self, part: _Slice, own: Sequence[Optimizer]) -> None:
+    def _state_of(self, k: int, i: int) -> dict[str, Any]:
+        """What member k's own optimizer holds of parameter i; empty before the first step."""
+        optimizer = self._members[k].optimizer
+        return optimizer.state[optimizer.param_groups[0]["params"][i]]  # type: ignore[no-any-return]
+
+    def _take_state(self, part: _Slice) -> None:
         """The state of the members' optimizers, if they have made a step, stacked as their parameters are."""
-        for weights, same in zip(part.group["params"], self._same, strict=True):
-            states = [[optimizer.state.get(optimizer.param_groups[0]["params"][i]) for i in same] for optimizer in own]
-            if not states[0][0]:
-                continue
-            part.optimizer.state[weights] = {
-                key: torch.stack([torch.stack([state[key] for state in of_member]) for of_member in states])  # type: ignore[index]
-                if _is_by_member(value, part)
-                else _owning(value)
-                for key, value in states[0][0].items()
-            }
+        for weights, same in part.stacked:
+            states = [[self._state_of(k, i) for i in same] for k in range(part.first, part.last)]
+            if states[0][0]:
+                part.optimizer.state[weights] = {
+                    key: torch.stack([torch.stack([state[key] for state in of_member]) for of_member in states])
+                    if _is_by_member(value, part)
+                    else _owning(value)
+                    for key, value in states[0][0].items()
+                }
+        for weight, k, i in part.single:
+            if state := self._state_of(k, i):
+                part.optimizer.state[weight] = _owning(state)
 
     def _hand_back(self) -> None:
         """Gives the members' optimizers their state, and the members what was measured since the last look."""
         for part in self._slices:
-            for k in range(part.first, part.last):
-                optimizer = self._members[k].optimizer
-                group = optimizer.param_groups[0]
-                group["lr"] = self.lrs[k]
-                for weights, same in zip(part.group["params"], self._same, strict=True):
-                    state = part.optimizer.state.get(weights, {})
-                    for j, i in enumerate(same if state else []):
-                        optimizer.state[group["params"][i]] = {
-                            key: value[k - part.first, j] if _has_members(value) else value
+            for weights, same in part.stacked:
+                state = part.optimizer.state.get(weights, {})
+                for k in range(part.first, part.last):
+                    for j, i in enumerate(same):
+                        self._state_of(k, i).update({
+                            # Torch's count of steps, without axes, is of all members.
+                            key: value[k - part.first, j] if isinstance(value, Tensor) and value.dim() else value
                             for key, value in state.items()
-                        }
+                        })  # fmt: skip
+            for weight, k, i in part.single:
+                self._state_of(k, i).update(part.optimizer.state.get(weight, {}))
+        for member, lr in zip(self._members, self.lrs, strict=True):
+            member.optimizer.param_groups[0]["lr"] = lr
+            member.optimizer.state = defaultdict(dict, {p: s for p, s in member.optimizer.state.items() if s})
         for k, member in enumerate(self._members):
             member.since_look = self._since_look
             member.measured.copy_(self._measured[:, :, k])
+
+
+def _with_grad(weights: Tensor, grads: Tensor) -> Tensor:
+    weights.grad = grads
+    return weights
 
 
 def _kind(optimizer: Optimizer, alike: Hashable) -> Hashable:
@@ -251,16 +291,12 @@ def _is_by_member(value: Any, part: _Slice) -> bool:
     return isinstance(value, Tensor) and (bool(part.group.get("stacked")) or value.dim() > 0)
 
 
-def _has_members(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
-
-
 def _owning(state: Any) -> Any:
     """The state with tensors that own their memory: a saved view would bring all members' along."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):
-        return {key: _owning(value) for key, value in state.items()}
+        return type(state)((key, _owning(value)) for key, value in state.items())  # type: ignore[call-arg]
     if isinstance(state, list | tuple):
         return type(state)(_owning(value) for value in state)
     return state

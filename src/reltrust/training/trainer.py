@@ -107,6 +107,7 @@ def train(
                 if len(kept) < len(running):
                     running = [running[k] for k in kept]
                     program.keep(kept)
+                    clock.lap()  # it was nobody's training
 
                 # --- evaluate -----------------------------------------------------------------------------------------
                 if running and (step % plan.evaluate_every == 0 or step == plan.steps):
@@ -124,6 +125,7 @@ def train(
                 for member, state in zip(running, program.state_dicts(), strict=True):
                     content = {"step": step, "seconds": member.seconds, "program": state}
                     checkpoint.save(member.record.checkpoint_path, content)
+                clock.lap()
                 last_checkpoint = time.monotonic()
             if stop.requested and step < plan.steps:
                 for member in running:
