@@ -66,8 +66,9 @@ lock: setup ## renew requirements.lock from pyproject.toml
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --upgrade pyproject.toml --output-file requirements.lock
 
-benchmark: setup ## time a training step and the optimizers against their peers
+benchmark: setup ## time a training step, the optimizers and packed runs against their peers
 	@$(PY) benchmarks/training_step.py
 	$(PY) benchmarks/optimizers.py
+	$(PY) benchmarks/packing.py
 
 .PHONY: help setup reproduce-mlp-depth figures status test lint format lock benchmark

@@ -8,7 +8,7 @@ from figures import load_figure  # scripts/figures.py
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- claims: python scripts/claims.py -->\n", "<!-- end of claims -->"
 COMMANDS = {
-    ("mlp_depth", "quick"): ("`make reproduce-mlp-depth SEEDS=3`", "about 16 minutes, 2 CPU cores"),
+    ("mlp_depth", "quick"): ("`make reproduce-mlp-depth SEEDS=3`", "about 6 minutes, 2 CPU cores"),
     ("mlp_depth", "paper"): ("`make reproduce-mlp-depth SCALE=paper`", "264 runs of 24,000 steps: a GPU"),
 }
 FIGURES = {"mlp_depth": "Fromage, figure 3 (left)"}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import threading
 import weakref
@@ -206,6 +207,16 @@ def test_what_is_finished_is_not_run_again_and_a_store_may_be_filled_by_both(set
     times = [record_of(one).status_time for one in chosen]
     assert together(chosen) == [Status.FINISHED] * 4
     assert times == [record_of(one).status_time for one in chosen]
+
+
+def test_a_pack_shows_how_many_of_its_members_run_and_how_fast(
+    settings: Resolve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["machine.progress=true", "optimizer=sgd"]
+    together([settings(*words, f"optimizer.lr={lr}") for lr in (0.1, 0.01, 1e30)])
+    told = capsys.readouterr().err
+    assert "3 runs, depth2-lr0.1-seed0" in told
+    assert re.search(r"step 120/120 finished 2 diverged 1, \d+ member-steps/s, 0 s left", told)
 
 
 # --- members fail alone ----------------------------------------------------------------------------------------------

@@ -150,7 +150,8 @@ def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: fl
         fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
         most = min(fitting, max_members or fitting, len(runs))
         gain = packing_gain(runs, device, most) if most > 1 else 1.0
-    except UserError:  # what these runs are refused for, each is told alone
+    except UserError as error:  # what a run is refused for, it is told alone
+        log.warning("%d runs are run one by one: %s", len(runs), error)
         return 1
     except Exception as error:
         if not _is_out_of_memory(error):
