@@ -1,7 +1,7 @@
 """Runs as the trainer sees them. One run: a task and an optimizer, measures that stay on the device until asked for."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -135,4 +135,6 @@ def computing(precision: Precision, device: torch.device) -> AbstractContextMana
     - ``bf16``: torch's autocast to bfloat16
     """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)  # a CUDA graph could not use the cache
+    return nullcontext()
