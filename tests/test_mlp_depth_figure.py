@@ -178,6 +178,18 @@ def test_runs_under_another_schedule_do_not_bear_the_name_of_a_protocol(template
     assert figure.protocol_name(pd.DataFrame([row])) == "01234567"
 
 
+def test_rows_from_before_there_was_a_choice_of_precision_are_fp32(template: Template, tmp_path: Path) -> None:
+    path = tmp_path / "summaries" / "mlp_depth.csv"
+    path.parent.mkdir()
+    rows = pd.DataFrame([run_of(template("quick"), "fromage", 2, 0.9), run_of(template("quick"), "adam", 2, 0.9)])
+    for table in (rows.drop(columns="precision"), rows.assign(precision=[None, "fp32"])):
+        table.to_csv(path, index=False)
+        assert figure.protocol_name(load(tmp_path, "mlp_depth")) == "quick"
+    other = rows.assign(precision="tf32")
+    assert figure.protocol_name(other) not in figure.PROTOCOLS
+    assert "torch init, tf32, 1 seed" in figure.describe_protocol(other, "abc")
+
+
 def test_a_run_that_diverged_early_does_not_change_the_protocol(template: Template, tmp_path: Path) -> None:
     early = {**run_of(template("quick"), "adam", 2, 0.9, lr=1.0), "status": "diverged"}
     early |= dict.fromkeys(("train_accuracy", "train_loss", "test_accuracy", "test_loss"))

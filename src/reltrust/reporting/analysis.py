@@ -24,6 +24,8 @@ def load(results: str | Path, experiment: str) -> pd.DataFrame:
     for measure in ("train_accuracy", "train_loss"):
         if measure not in table:  # as where all runs diverged
             table[measure] = float("nan")
+    # Rows from before there was a choice of precision do not name it.
+    table["precision"] = table["precision"].fillna("fp32") if "precision" in table else "fp32"
     accuracy = table["train_accuracy"].where(table["status"] == "finished", DIVERGED_ACCURACY)
     return table.assign(accuracy=accuracy, optimizer=_tell_variants_apart(table))
 
