@@ -41,7 +41,7 @@ def settings(tmp_path: Path) -> Callable[..., Settings]:
 def reltrust(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """``python -m reltrust`` with these words, in an empty folder; its results go to ``results`` there."""
 
-    def call(*words: str, timeout: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def call(*words: str, timeout: float = 300, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "reltrust", *words],
             cwd=tmp_path,

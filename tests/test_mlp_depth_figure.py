@@ -418,7 +418,7 @@ def figures_without_torch(*words: str) -> "subprocess.CompletedProcess[str]":
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -530,6 +530,9 @@ def test_runs_are_run_one_by_one_where_packing_does_not_pay(
     assert together(chosen) == [Status.FINISHED] * 2
     assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [1, 1]
     assert caplog.messages == ["2 runs are run one by one: packed, a step would take 1.25 of its time"]
+    chosen = [settings(f"seed={seed}") for seed in range(2, 4)]
+    assert together(chosen, require_packing=True) == [Status.FINISHED] * 2
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [2, 2]
 
 
 def test_the_gain_of_packing_is_measured_without_touching_a_record(settings: Resolve) -> None:

@@ -108,7 +108,8 @@ def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
 
 @pytest.mark.parametrize("launcher", ["joblib", "packed"])
 def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path, launcher: str) -> None:
-    words = ("sweep=mlp_depth", "scale=smoke", f"launcher={launcher}")
+    words = ["sweep=mlp_depth", "scale=smoke", f"launcher={launcher}"]
+    words += ["launcher.require_packing=true"] if launcher == "packed" else []  # whether it pays is no matter here
     first = reltrust(*words)
     assert first.returncode == 0, first.stderr
     assert "6/6 runs, 6 finished" in first.stderr

@@ -215,7 +215,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 def python(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
 
 

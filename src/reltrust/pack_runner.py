@@ -45,7 +45,9 @@ def obstacle(settings: Settings) -> str | None:
     return None
 
 
-def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fraction: float) -> list[Outcome]:
+def run_pack(
+    runs: Sequence[Settings], *, max_members: int | None, memory_fraction: float, require_packing: bool = False
+) -> list[Outcome]:
     """Starts runs of one shape, or resumes them, or finds their results; returns the outcome of each.
 
     As many as fit make their steps together. Where that does not pay they run one after another. Being asked to stop
@@ -55,10 +57,11 @@ def run_pack(runs: Sequence[Settings], *, max_members: int | None, memory_fracti
         runs: settings that agree in everything that :func:`reltrust.sweeps.packing.common` names.
         max_members: at most this many in one program; None: as many as fit.
         memory_fraction: what programs may take of the device's free memory, in (0, 1].
+        require_packing: together also where that does not pay; nothing is measured.
     """
     outcomes: dict[int, Outcome] = {}
     with StopRequest() as stop:
-        _run_parts(runs, _parts(runs, max_members, memory_fraction), outcomes, stop)
+        _run_parts(runs, _parts(runs, max_members, memory_fraction, require_packing), outcomes, stop)
     return [outcomes[i] for i in range(len(runs))]
 
 
@@ -95,7 +98,9 @@ def _record(settings: Settings) -> RunRecord:
 # --- which runs go together ------------------------------------------------------------------------------------------
 
 
-def _parts(runs: Sequence[Settings], max_members: int | None, memory_fraction: float) -> list[list[int]]:
+def _parts(
+    runs: Sequence[Settings], max_members: int | None, memory_fraction: float, require_packing: bool
+) -> list[list[int]]:
     """Places in ``runs`` of those that are to be one program each."""
     parts, packable = [], []
     for i, settings in enumerate(runs):
@@ -108,7 +113,7 @@ def _parts(runs: Sequence[Settings], max_members: int | None, memory_fraction: f
         else:
             packable.append(i)
     for group in _by_step(runs, packable).values():
-        parts += _split(group, _size([runs[i] for i in group], max_members, memory_fraction))
+        parts += _split(group, _size([runs[i] for i in group], max_members, memory_fraction, require_packing))
     return parts
 
 
@@ -140,7 +145,7 @@ def _refusal(settings: Settings) -> str | None:
         return str(error)
 
 
-def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: float) -> int:
+def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: float, require_packing: bool) -> int:
     """How many of these runs to train at once."""
     if len(runs) == 1 or max_members == 1:
         return 1
@@ -149,7 +154,7 @@ def _size(runs: Sequence[Settings], max_members: int | None, memory_fraction: fl
         _use_threads(runs[0])
         fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
         most = min(fitting, max_members or fitting, len(runs))
-        gain = packing_gain(runs, device, most) if most > 1 else 1.0
+        gain = packing_gain(runs, device, most) if most > 1 and not require_packing else 1.0
     except UserError as error:  # what a run is refused for, it is told alone
         log.warning("%d runs are run one by one: %s", len(runs), error)
         return 1

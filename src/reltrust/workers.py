@@ -39,6 +39,7 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     limits: dict[str, Any] = {
         "max_members": launcher.max_members,
         "memory_fraction": launcher.memory_fraction / workers,
+        "require_packing": launcher.require_packing,
     }
     outcomes: dict[int, Outcome] = {}
     if workers == 1:
