@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from reltrust import pack_runner
 from reltrust import workers as workers_module
@@ -626,6 +628,36 @@ def test_several_processes_share_the_packs(settings: Resolve, caplog: pytest.Log
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
+
+
+class CpuWatch(TorchDispatchMode):
+    """Notes every operation that has to do with a tensor in the CPU's memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
+        if any(x.device.type == "cpu" for x in tensors):
+            self.seen.append(str(op))
+        return out
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ("sgd", "sgd_momentum", "adam")])
+def test_a_step_waits_for_nothing_and_copies_nothing_from_the_cpu_as_a_graph_of_it_must_not(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    # Tensors of this device have no numbers: whoever reads one raises an error.
+    monkeypatch.setattr("torch.is_autocast_enabled", lambda _: False)  # which does not know the device
+    programs = [build_program(settings(f"optimizer={optimizer}", f"seed={s}"), torch.device("meta")) for s in (0, 1)]
+    for program in (PackedProgram(programs), build_program(settings(f"optimizer={optimizer}"), torch.device("meta"))):
+        members = 2 if isinstance(program, PackedProgram) else 1
+        program.step(0, [1.0] * members)
+        with CpuWatch() as watch:
+            program.step(1, [1.0] * members)
+        assert watch.seen == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
