@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from reltrust.optim import IntegerMadam, Madam, _base
 
-from .test_contract import (
+from .kinds import (
     EACH,
     KINDS,
     Kind,
