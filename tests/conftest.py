@@ -27,10 +27,11 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings at smoke scale, nobody watching, results in a temporary folder, changed by Hydra overrides."""
+    """Settings at smoke scale on the CPU, nobody watching, results in a temporary folder, changed by overrides."""
 
     def resolve(*overrides: str) -> Settings:
-        fixed = ["scale=smoke", "tracking=none", "machine.progress=false", f"machine.results={tmp_path / 'results'}"]
+        fixed = ["scale=smoke", "tracking=none", "machine.progress=false", "machine.device=cpu"]
+        fixed.append(f"machine.results={tmp_path / 'results'}")
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             return parse(OmegaConf.to_container(compose("run", overrides=[*fixed, *overrides]), resolve=True))
 

@@ -1,34 +1,44 @@
 """Packed runs are the same runs: the same numbers, records and checkpoints as alone, and none disturbs another."""
 
+import gc
+import json
 import logging
+import multiprocessing
 import os
+import pickle
 import re
+import shutil
 import signal
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reltrust import pack_runner
+from reltrust import pack_size
 from reltrust import workers as workers_module
 from reltrust.data import images
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.errors import BusyError, SettingsError
 from reltrust.models.mlp import MLP, packed_mlp
-from reltrust.pack_runner import Outcome, member_bytes, packing_gain, run_pack
+from reltrust.pack_runner import Outcome, run_pack
+from reltrust.pack_size import member_bytes, packing_gain
 from reltrust.records import checkpoint
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.runner import build_program, run
 from reltrust.settings import Launcher, Settings
 from reltrust.sweeps.packing import deal
 from reltrust.training.packed import PackedProgram
+from reltrust.training.program import Program
+from reltrust.training.stopping import StopRequest
 from reltrust.workers import run_packs
 
 Resolve = Callable[..., Settings]
@@ -45,7 +55,7 @@ MIXED = [
 @pytest.fixture(autouse=True)
 def _packing_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it does on the machine of the moment is no matter of these tests."""
-    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 2.0)
+    monkeypatch.setattr(pack_size, "packing_gain", lambda *_: 2.0)
 
 
 def together(runs: Sequence[Settings], **options: Any) -> list[Outcome]:
@@ -158,7 +168,7 @@ def test_the_precision_is_that_of_the_settings_and_the_record_says_which(
 
 
 def test_tf32_needs_cuda(settings: Resolve) -> None:
-    chosen = [settings("trainer.precision=tf32", "machine.device=cpu", f"seed={seed}") for seed in range(2)]
+    chosen = [settings("trainer.precision=tf32", f"seed={seed}") for seed in range(2)]
     for outcome in together(chosen):
         assert isinstance(outcome, SettingsError)
         assert "trainer.precision='tf32': needs machine.device=cuda" in str(outcome)
@@ -290,17 +300,93 @@ def test_a_member_that_cannot_begin_leaves_the_others_alone(settings: Resolve) -
     assert together(chosen) == [Status.FINISHED] * 3
 
 
-def test_an_error_in_a_pack_fails_the_members_that_have_no_result(
+def test_a_member_that_raises_an_error_fails_alone_and_tells_where(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = [settings("optimizer=sgd", f"optimizer.lr={lr}") for lr in (0.1, 0.03, 0.02, 0.01, 1e30)]
+    evaluate = Program.evaluate
+
+    def failing(self: Program) -> list[dict[str, float]]:
+        if self.initial_lrs == [0.02]:
+            raise ZeroDivisionError("as planned")
+        return evaluate(self)
+
+    monkeypatch.setattr(Program, "evaluate", failing)
+    outcomes = together(chosen)
+    assert [outcomes[i] for i in (0, 1, 3, 4)] == [*[Status.FINISHED] * 3, Status.DIVERGED]
+    assert isinstance(outcomes[2], ZeroDivisionError)
+    assert record_of(chosen[2]).status is Status.FAILED
+    assert record_of(chosen[2]).error == "ZeroDivisionError: as planned"
+    trace = json.loads((record_of(chosen[2]).path / "status.json").read_text())["traceback"]
+    assert any("in failing" in line for line in trace)
+    assert caplog.messages[0] == "ZeroDivisionError: as planned with 5 runs at once, going on with 3"
+    monkeypatch.undo()
+    assert together(chosen) == [*[Status.FINISHED] * 4, Status.DIVERGED]
+
+
+def test_a_member_whose_record_is_gone_fails_alone(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [settings(f"seed={seed}") for seed in range(3)]
+    append, gone = RunRecord.append, record_of(chosen[1]).path
+
+    def appending(self: RunRecord, row: dict[str, Any]) -> None:
+        if self.path == gone and row["step"] == 60:
+            shutil.rmtree(gone)
+        append(self, row)
+
+    monkeypatch.setattr(RunRecord, "append", appending)
+    outcomes = together(chosen)
+    assert isinstance(outcomes[1], FileNotFoundError)
+    assert [outcomes[0], outcomes[2]] == [Status.FINISHED] * 2
+    monkeypatch.undo()
+    assert together(chosen) == [Status.FINISHED] * 3
+
+
+def test_what_is_wrong_with_runs_before_their_first_step_ends_no_other_run(settings: Resolve, tmp_path: Path) -> None:
+    words = ["+optimizer.foreach=true", "optimizer.lr=0.01"]  # Adam is made with fused=True: torch refuses both
+    chosen = [settings(f"optimizer={name}", *words) for name in ("adam", "fromage", "lars")]
+    outcomes = together(chosen)
+    assert isinstance(outcomes[0], RuntimeError)
+    assert outcomes[1:] == [Status.FINISHED] * 2
+
+
+class UnreadableError(Exception):
+    """Another process cannot read it: its constructor wants two arguments."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+def test_an_error_that_cannot_be_sent_to_another_process_is_told_in_words(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = [settings("optimizer=sgd", f"optimizer.lr={lr}") for lr in (0.1, 0.01, 1e30)]
-    monkeypatch.setattr(PackedProgram, "evaluate", lambda self: 1 / 0)
-    outcomes = together(chosen)
-    assert [isinstance(outcome, ZeroDivisionError) for outcome in outcomes] == [True, True, False]
-    assert [record_of(one).status for one in chosen] == [Status.FAILED, Status.FAILED, Status.DIVERGED]
-    assert record_of(chosen[0]).error == "ZeroDivisionError: division by zero"
-    monkeypatch.undo()
-    assert together(chosen) == [Status.FINISHED, Status.FINISHED, Status.DIVERGED]
+    def refuse(*_: object) -> None:
+        raise UnreadableError("no", "reason")
+
+    monkeypatch.setattr(Program, "step", refuse)
+    (outcome,) = together([settings()])
+    assert isinstance(outcome, RuntimeError)
+    assert str(pickle.loads(pickle.dumps(outcome))) == "UnreadableError: no: reason"
+
+
+def test_a_member_that_has_left_is_not_kept_in_memory(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [settings("optimizer=adam", f"seed={seed}") for seed in range(3)]
+    chosen.append(settings("optimizer=sgd", "optimizer.lr=1e30"))
+    take, stacks = PackedProgram._take, []
+
+    def taking(self: PackedProgram) -> None:
+        take(self)
+        stacks.append([StorageWeakRef(weights.untyped_storage()) for weights in self._weights])
+
+    def look(self: PackedProgram) -> list[dict[str, float]]:
+        gc.collect()
+        assert all(reference.expired() for stack in stacks[:-1] for reference in stack)
+        return evaluate(self)
+
+    evaluate = PackedProgram.evaluate
+    monkeypatch.setattr(PackedProgram, "_take", taking)
+    monkeypatch.setattr(PackedProgram, "evaluate", look)
+    assert together(chosen, require_packing=True) == [*[Status.FINISHED] * 3, Status.DIVERGED]
+    assert len(stacks) == 2
 
 
 # --- interruption ----------------------------------------------------------------------------------------------------
@@ -428,6 +514,15 @@ def test_what_was_to_come_after_an_interruption_is_not_begun(
     assert [record_of(one).status for one in chosen] == [Status.PREEMPTED] * 2 + [None] * 4
 
 
+def test_once_asked_to_stop_nothing_is_even_measured(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_size, "packing_gain", lambda *_: pytest.fail("measured"))
+    chosen = [settings(f"seed={seed}") for seed in range(3)]
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        assert together(chosen) == [Status.PREEMPTED] * 3
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -472,7 +567,7 @@ def test_a_pack_that_ran_out_of_memory_is_gone_before_its_halves_begin(
 def test_out_of_memory_while_checkpoints_are_written_loses_no_run(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = [settings("machine.checkpoint_minutes=0.0001", f"seed={seed}") for seed in range(4)]
+    chosen = [settings("machine.checkpoint_minutes=1e-9", f"seed={seed}") for seed in range(4)]  # after every step
     save, saved = checkpoint.save, [0]
 
     def failing(path: Path, state: dict[str, Any]) -> None:
@@ -483,6 +578,25 @@ def test_out_of_memory_while_checkpoints_are_written_loses_no_run(
 
     monkeypatch.setattr(checkpoint, "save", failing)
     assert together(chosen) == [Status.FINISHED] * 4
+    assert saved[0] > 6
+
+
+def test_a_trial_that_runs_out_of_memory_is_repeated_with_fewer(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def trial(runs: Sequence[Settings], device: torch.device, most: int) -> float:
+        asked.append(most)
+        if most > 4:
+            raise MemoryError
+        return 2.0
+
+    monkeypatch.setattr(pack_size, "packing_gain", trial)
+    chosen = [settings(f"seed={seed}") for seed in range(12)]
+    together(chosen)
+    assert asked == [12, 4]
+    assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [4] * 12
 
 
 def test_a_checkpoint_that_cannot_be_read_is_its_own_runs_misfortune(
@@ -516,7 +630,7 @@ def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
     needed = member_bytes(build_program(chosen[0], CPU))
     weights = sum(p.numel() * 4 for p in build_program(chosen[0], CPU).params)
     assert 6 * weights < needed < 20 * weights
-    monkeypatch.setattr(pack_runner, "free_memory", lambda _: 8 * needed)
+    monkeypatch.setattr(pack_size, "free_memory", lambda _: 8 * needed)
     together(chosen, memory_fraction=0.5)
     assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [3] * 6
 
@@ -527,7 +641,7 @@ def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
 def test_runs_are_run_one_by_one_where_packing_does_not_pay(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 0.8)
+    monkeypatch.setattr(pack_size, "packing_gain", lambda *_: 0.8)
     chosen = [settings(f"seed={seed}") for seed in range(2)]
     assert together(chosen) == [Status.FINISHED] * 2
     assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [1, 1]
@@ -582,6 +696,7 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
     assert [len(pack) for pack in deal(runs * 3, workers=3, max_members=None)] == [10] * 6
     assert [len(pack) for pack in deal(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
     assert [len(pack) for pack in deal(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
+    assert [len(pack) for pack in deal(runs, workers=1, max_members=None, alone={0, 3})] == [1, 8, 1, 10]
     for workers in (1, 2):
         dealt = deal(runs, workers=workers, max_members=None)
         assert sorted(i for pack in dealt for i in pack) == list(range(20))
@@ -600,7 +715,7 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
         ["training.log_every=15"],
         ["data=mnist5k"],
         ["trainer.precision=bf16"],
-        ["machine.device=cpu"],
+        ["machine.device=auto"],
     ],
 )
 def test_runs_that_differ_in_what_a_program_shares_are_not_packed(settings: Resolve, words: list[str]) -> None:
@@ -617,8 +732,19 @@ def test_what_becomes_of_runs_whose_process_died() -> None:
     died.set_exception(RuntimeError("terminated abruptly"))
     stop = threading.Event()
     assert [str(outcome) for outcome in workers_module._answers(died, 2, stop)] == ["terminated abruptly"] * 2
+    died = Future()
+    died.set_exception(BrokenProcessPool("terminated abruptly"))
+    (told, _) = workers_module._answers(died, 2, stop)
+    assert "lower launcher.memory_fraction" in str(told)
     stop.set()  # it was asked to, before it could listen
     assert workers_module._answers(died, 2, stop) == [Status.PREEMPTED] * 2
+
+
+def test_a_pool_that_is_broken_already_takes_a_pack_and_gives_it_back_as_failed() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os._exit, 1).result()
+        assert isinstance(workers_module._submit(pool, [], {}).exception(), BrokenProcessPool)
 
 
 def test_several_processes_share_the_packs(settings: Resolve, caplog: pytest.LogCaptureFixture) -> None:
@@ -645,15 +771,29 @@ class CpuWatch(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name not in ("sgd", "sgd_momentum", "adam")])
+DIFFERENT = {  # for each of our optimizers two members that differ in all that members of a group may differ in
+    "fromage": ["optimizer.p_bound=2.0"],
+    "lars": ["optimizer.p_bound=2.0"],
+    "madam": ["optimizer.p_scale=2.0", "optimizer.g_bound=5.0", "optimizer.beta=0.9"],
+    "integer_madam": ["optimizer.p_scale=2.0", "optimizer.g_bound=5.0", "optimizer.beta=0.9"],
+    "novograd": ["optimizer.betas=[0.9,0.9]", "optimizer.eps=1e-6", "optimizer.weight_decay=0.1"],
+    "signsgd": [],
+}
+
+
+@pytest.mark.parametrize("optimizer", DIFFERENT)
 def test_a_step_waits_for_nothing_and_copies_nothing_from_the_cpu_as_a_graph_of_it_must_not(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     # Tensors of this device have no numbers: whoever reads one raises an error.
     monkeypatch.setattr("torch.is_autocast_enabled", lambda _: False)  # which does not know the device
-    programs = [build_program(settings(f"optimizer={optimizer}", f"seed={s}"), torch.device("meta")) for s in (0, 1)]
-    for program in (PackedProgram(programs), build_program(settings(f"optimizer={optimizer}"), torch.device("meta"))):
-        members = 2 if isinstance(program, PackedProgram) else 1
+    words = [f"optimizer={optimizer}", *(["optimizer.p_bound=3.0"] if optimizer in ("fromage", "lars") else [])]
+    kinds = [words, [*words, "optimizer.lr=0.02", *DIFFERENT[optimizer]]]
+    if optimizer == "integer_madam":  # each of these has a table of its own
+        kinds += [[*words, f"optimizer.base_lr={n / 1000}"] for n in range(2, 20)]
+    meta = torch.device("meta")
+    packed = PackedProgram([build_program(settings(*kind), meta) for kind in kinds])
+    for program, members in ((packed, len(kinds)), (build_program(settings(*words), meta), 1)):
         program.step(0, [1.0] * members)
         with CpuWatch() as watch:
             program.step(1, [1.0] * members)

@@ -111,6 +111,14 @@ def test_each_ending_is_told_by_the_status(settings: Resolve) -> None:
         assert record.error == ("OSError: disk full" if status is Status.FAILED else None)
 
 
+def test_a_run_whose_end_cannot_be_written_is_given_free(settings: Resolve) -> None:
+    record = begun(settings())
+    (record.path / "provenance.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        record.preempted()
+    assert not record.is_busy
+
+
 def test_the_command_is_kept_without_the_path_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/src/reltrust/__main__.py", "seed=1", "task={a: b}"])
     assert provenance.attempt("cpu")["command"] == "python -m reltrust seed=1 'task={a: b}'"

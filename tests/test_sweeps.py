@@ -138,6 +138,12 @@ def test_what_the_sweeper_checks_is_what_hydra_then_runs(reltrust: Call, tmp_pat
     assert len(list(tmp_path.glob("results/runs/*/*/*"))) == 4
 
 
+def test_one_number_written_in_two_ways_is_one_run(reltrust: Call) -> None:
+    answer = reltrust("-m", "scale=smoke", "optimizer.lr=1,1.0,2", "dry_run=true")
+    assert answer.returncode == 0, answer.stderr
+    assert "2 runs: 2 start" in answer.stdout
+
+
 @pytest.mark.parametrize("launcher", ["serial", "joblib", "packed"])
 def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     reltrust: Call, tmp_path: Path, launcher: str
@@ -196,9 +202,9 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     )
     while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
         assert sweep.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.kill(sweep.pid, signal.SIGTERM)
-    assert sweep.wait() == 143
+    assert sweep.wait(timeout=120) == 143
     records = [RunRecord(path.parent) for path in tmp_path.glob("results/runs/*/*/*/status.json")]
     deadline = time.monotonic() + 30
     while any(record.is_busy for record in records) and time.monotonic() < deadline:

@@ -172,6 +172,7 @@ STOREYS = [
     ["records"],
     ["training", "reporting"],
     ["runner", "sweeps"],
+    ["pack_size"],
     ["pack_runner"],
     ["workers"],
     ["__main__"],

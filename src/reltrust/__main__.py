@@ -17,12 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 from reltrust.errors import SweepError, UserError
 from reltrust.settings import parse
 from reltrust.sweeps.plan import describe, plan
+from reltrust.training.stopping import PREEMPTED
 
 _HERE = Path(__file__).resolve().parent
 # In a checkout the configs are at its top; an installed package carries them with it.
 _CONFIGS = next(path for path in (_HERE.parents[1] / "configs", _HERE / "configs") if path.is_dir())
 
-BAD_SETTINGS, FAILED, PREEMPTED = 2, 1, 143
+BAD_SETTINGS, FAILED = 2, 1
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="run")
@@ -42,14 +43,14 @@ def _run(config: DictConfig) -> str:
         print(describe(plan([settings]), each=True))
         return "planned"
 
-    from reltrust.records.store import Status, Store  # torch and all that: only now
+    from reltrust.records.store import Status, record_of  # torch and all that: only now
     from reltrust.runner import run
 
     status = run(settings)
     if status is Status.PREEMPTED:
         raise SystemExit(PREEMPTED)
     if settings.machine.progress:
-        record = Store(settings.machine.results).record(settings)
+        record = record_of(settings)
         shown = {key: value for key, value in record.summary.items() if not isinstance(value, dict)}
         print(f"{status}: {', '.join(f'{key} {value:.6g}' for key, value in shown.items())}\nrecord: {record.path}")
     return status.value

@@ -1,6 +1,11 @@
 """Errors that are for a person to read: one line that says what is wrong and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message, or its kind where it has none."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 class UserError(Exception):
     """Base of the errors that the command line prints as one line, without a traceback."""
 

@@ -9,7 +9,7 @@ import torch
 
 from reltrust.data import images
 from reltrust.errors import SettingsError
-from reltrust.records.store import Status, Store
+from reltrust.records.store import Status, record_of
 from reltrust.records.tracking import open_tracker
 from reltrust.settings import Constant, Exponential, Milestones, Settings
 from reltrust.tasks.mlp_depth import MlpDepth
@@ -27,14 +27,13 @@ def run(settings: Settings) -> Status:
         DataError: the data cannot be had; nothing was written.
         BusyError: another process is working on this very run.
     """
-    record = Store(settings.machine.results).record(settings)
+    record = record_of(settings)
     if (status := record.status) is not None and status.is_result:
         return status
 
     # Everything that can be refused is built before the record is touched.
     device = resolve_device(settings.machine.device)
-    if settings.machine.threads is not None:
-        torch.set_num_threads(settings.machine.threads)
+    use_threads(settings)
     program = build_program(settings, device)
 
     record.begin(settings, str(device))
@@ -126,6 +125,12 @@ def build_schedule(settings: Settings) -> schedules.Schedule:
             return schedules.milestones(decay, at)
         case Constant():
             return schedules.constant()
+
+
+def use_threads(settings: Settings) -> None:
+    """Computes with as many threads as the settings say, if they say so."""
+    if settings.machine.threads is not None:
+        torch.set_num_threads(settings.machine.threads)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -28,13 +28,12 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     Raises:
         SettingsError: packing is required, and a run cannot be packed; nothing has been started.
     """
-    if launcher.require_packing:
-        for settings in runs:
-            if reason := obstacle(settings):
-                raise SettingsError(f"launcher.require_packing=true, but {reason}")
+    obstacles = {i: reason for i, settings in enumerate(runs) if (reason := obstacle(settings))}
+    if launcher.require_packing and obstacles:
+        raise SettingsError(f"launcher.require_packing=true, but {next(iter(obstacles.values()))}")
     on_cpu = resolve_device(runs[0].machine.device).type == "cpu"
     workers = launcher.workers or (cores() if on_cpu else 1)
-    dealt = deal(runs, workers=workers, max_members=launcher.max_members)
+    dealt = deal(runs, workers=workers, max_members=launcher.max_members, alone=obstacles)
     workers = min(workers, len(dealt))
     limits: dict[str, Any] = {
         "max_members": launcher.max_members,
@@ -50,10 +49,21 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
         # Forked processes would share torch's threads and locks; spawned ones have their own.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
         with pool, _forwarding() as stop:
-            futures = [pool.submit(run_pack, [runs[i] for i in pack], **limits) for pack in dealt]
+            futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in dealt]
+            if stop.is_set():
+                _terminate_children()  # those too that were started after the signal
             for pack, future in zip(dealt, futures, strict=True):
                 outcomes |= dict(zip(pack, _answers(future, len(pack), stop), strict=True))
     return [outcomes[i] for i in range(len(runs))]
+
+
+def _submit(pool: ProcessPoolExecutor, pack: list[Settings], limits: dict[str, Any]) -> "Future[list[Outcome]]":
+    try:
+        return pool.submit(run_pack, pack, **limits)
+    except BrokenExecutor as error:  # a process of the pool has died already
+        refused: Future[list[Outcome]] = Future()
+        refused.set_exception(error)
+        return refused
 
 
 def _answers(future: "Future[list[Outcome]]", members: int, stop: threading.Event) -> list[Outcome]:
@@ -61,8 +71,12 @@ def _answers(future: "Future[list[Outcome]]", members: int, stop: threading.Even
     try:
         return future.result()
     except Exception as error:
-        # A process that is asked to stop before it can listen just ends.
-        return [Status.PREEMPTED if stop.is_set() else error] * members
+        if stop.is_set():  # a process that is asked to stop before it can listen just ends
+            return [Status.PREEMPTED] * members
+        if isinstance(error, BrokenExecutor):
+            what = "a process of the sweep died; if for want of memory, lower launcher.memory_fraction"
+            return [RuntimeError(what)] * members
+        return [error] * members
 
 
 @contextmanager
@@ -75,8 +89,7 @@ def _forwarding() -> Iterator[threading.Event]:
 
     def forward(number: int, frame: FrameType | None) -> None:
         stop.set()
-        for process in multiprocessing.active_children():
-            process.terminate()  # SIGTERM
+        _terminate_children()
 
     earlier = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -84,6 +97,11 @@ def _forwarding() -> Iterator[threading.Event]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _terminate_children() -> None:
+    for process in multiprocessing.active_children():
+        process.terminate()  # SIGTERM
 
 
 def _start() -> None:

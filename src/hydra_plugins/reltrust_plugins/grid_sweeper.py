@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.reltrust_plugins.composer import Composer
 from reltrust.errors import SettingsError, SweepError
+from reltrust.records.store import record_of
 from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
@@ -52,9 +53,13 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         fixed, swept = self._parse(arguments)
         points = expand(self._grids, swept)
-        varied = [[_override(key, value) for key, value in point.items()] for point in points]
         composer = Composer(self._loader, self._config, fixed)
-        runs = plan([composer.settings(overrides) for overrides in varied])
+        varied = {}  # by run: lr=1 and lr=1.0 are one
+        for point in points:
+            overrides = [_override(key, value) for key, value in point.items()]
+            settings = composer.settings(overrides)
+            varied[record_of(settings).path] = settings, overrides
+        runs = plan([settings for settings, _ in varied.values()])
         if self._config.dry_run:
             print(describe(runs, each=True))
             return []
@@ -63,7 +68,7 @@ class GridSweeper(Sweeper):
         due = [run for run in runs if run.is_due]
         jobs = [
             [*fixed, *overrides, "machine.progress=false"]
-            for run, overrides in zip(runs, varied, strict=True)
+            for run, (_, overrides) in zip(runs, varied.values(), strict=True)
             if run.is_due
         ]
         returns: Sequence[JobReturn] = []

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.reltrust_plugins.composer import Composer
 from reltrust.settings import parse_launcher
+from reltrust.training.stopping import PREEMPTED
 
 
 @dataclass
@@ -21,8 +22,6 @@ class PackedLauncherConf:
 ConfigStore.instance().store(
     group="hydra/launcher", name="reltrust_packed", node=PackedLauncherConf, provider="reltrust"
 )
-
-_PREEMPTED = 143  # the exit status of a process that was ended by SIGTERM
 
 
 class PackedLauncher(Launcher):
@@ -48,7 +47,7 @@ class PackedLauncher(Launcher):
         runs = [composer.settings([text for text in job if text not in fixed]) for job in job_overrides]
         outcomes = run_packs(runs, self._settings)
         if Status.PREEMPTED in outcomes:
-            raise SystemExit(_PREEMPTED)
+            raise SystemExit(PREEMPTED)
         returns = []
         for job, outcome in zip(job_overrides, outcomes, strict=True):
             status = JobStatus.FAILED if isinstance(outcome, BaseException) else JobStatus.COMPLETED

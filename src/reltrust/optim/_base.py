@@ -105,18 +105,19 @@ class RuleOptimizer(Optimizer):
         members = {len(p) for p in stacks}
         require("params", members, len(members) <= 1, "with stacked, parameters of as many members each")
         for k in range(max(members, default=0)):
-            self._check({key: self._of_member(key, value, k, len(stacks[0])) for key, value in group.items()})
+            usual, n = self.defaults.get, len(stacks[0])
+            self._check({key: self._of_member(key, value, usual(key), k, n) for key, value in group.items()})
 
-    def _of_member(self, key: str, value: Any, k: int, members: int) -> Any:
-        """Member k's own value of a hyperparameter. One that lies on a device is not waited for, and not checked."""
+    def _of_member(self, key: str, value: Any, default: Any, k: int, members: int) -> Any:
+        """Member k's own value of a hyperparameter; the default for one that lies on a device, never waited for."""
         if isinstance(value, tuple):
-            return tuple(self._of_member(key, part, k, members) for part in value)
+            return tuple(self._of_member(key, *pair, k, members) for pair in zip(value, default, strict=True))
         if not isinstance(value, Tensor) or value.numel() == 1:
             return value
         allowed = key in self._per_member and value.shape == (members,)
         own = ", ".join(self._per_member)
         require(key, value, allowed, f"a number, or (for {own}) a tensor of one number for each of {members} members")
-        return float(value[k]) if value.device.type == "cpu" else self.defaults[key]
+        return float(value[k]) if value.device.type == "cpu" else default
 
     # --- torch's contract --------------------------------------------------------------------------------------------
 

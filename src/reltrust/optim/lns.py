@@ -12,7 +12,7 @@ import hashlib
 import io
 import uuid
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -98,7 +98,7 @@ def dequantize(
     return weights_of(sign, level, scale, relative_magnitudes(levels, base_lr, level.device, dtype), dtype)
 
 
-@lru_cache(maxsize=16)
+@cache  # for ever: a captured CUDA graph reads a table from where it lies
 def relative_magnitudes(levels: int, base_lr: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """exp(-b n) for n = 0..K-1, [levels], for weights of ``dtype``.
 

@@ -174,11 +174,13 @@ class RunRecord:
         self._end(Status.FAILED, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exception(error))
 
     def _end(self, status: Status, **details: Any) -> None:
-        record = self.provenance
-        record["attempts"][-1]["ended"] = provenance.now()
-        write_json(self.path / "provenance.json", record)
-        self._set_status(status, **details)
-        self._lock.release()
+        try:
+            record = self.provenance
+            record["attempts"][-1]["ended"] = provenance.now()
+            write_json(self.path / "provenance.json", record)
+            self._set_status(status, **details)
+        finally:
+            self._lock.release()
 
     def _set_status(self, status: Status, **details: Any) -> None:
         write_json(self.path / "status.json", {"status": status.value, "time": provenance.now(), **details})
@@ -198,3 +200,8 @@ class Store:
         """Every run of an experiment that was ever begun, in order of their paths."""
         for path in sorted(self.root.glob(f"{experiment}/*/*/status.json")):
             yield RunRecord(path.parent)
+
+
+def record_of(settings: Settings) -> RunRecord:
+    """The record of the run with these settings in the store that they name."""
+    return Store(settings.machine.results).record(settings)

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
+from reltrust.errors import first_line
 from reltrust.records.store import Row, RunRecord
 from reltrust.settings import Tracking
 
@@ -61,7 +62,7 @@ class WandbTracker:
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        log.warning("W&B does not watch this run (the run itself goes on): %s", _first_line(error))
+        log.warning("W&B does not watch this run (the run itself goes on): %s", first_line(error))
         self._run = None
 
 
@@ -106,13 +107,9 @@ def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
         try:
             return wandb.init(mode="online", resume="allow", **arguments)
         except wandb.errors.Error as error:
-            log.warning("W&B is out of reach, the run is kept for `wandb sync`: %s", _first_line(error))
+            log.warning("W&B is out of reach, the run is kept for `wandb sync`: %s", first_line(error))
             wandb.teardown()  # the attempt still holds the run's id
     return wandb.init(mode="offline", **arguments)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def open_tracker(record: RunRecord, tracking: Tracking, results: str | Path, *, live: bool = True) -> Tracker:

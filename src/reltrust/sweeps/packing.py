@@ -1,6 +1,6 @@
 """Which runs of a sweep can be one program, and how several processes share them."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import asdict
 
 from reltrust.settings import Settings
@@ -19,16 +19,17 @@ def common(settings: Settings) -> Hashable:
     return repr((alike, settings.data, settings.training, settings.trainer, settings.machine))
 
 
-def deal(runs: Sequence[Settings], *, workers: int, max_members: int | None) -> list[list[int]]:
+def deal(
+    runs: Sequence[Settings], *, workers: int, max_members: int | None, alone: Collection[int] = ()
+) -> list[list[int]]:
     """Places in ``runs`` of those that one process is to train as one program, in the order in which to start them.
 
     Runs of one shape are split where there would else be too little for every worker to do. Neighbours in a pack have,
-    as far as possible, the same optimizer and hyperparameters.
+    as far as possible, the same optimizer and hyperparameters. The places ``alone`` have no company.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, settings in enumerate(runs):
-        alone = settings.task.shape is None
-        groups.setdefault((common(settings), i if alone else -1), []).append(i)
+        groups.setdefault((common(settings), i if i in alone else -1), []).append(i)
     dealt = []
     for group in groups.values():
         ordered = sorted(group, key=lambda i: (repr(runs[i].optimizer), repr(runs[i].schedule)))

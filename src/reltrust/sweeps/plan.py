@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.store import RunRecord, Status, record_of
 from reltrust.settings import Settings
 
 START, RESUME, AGAIN, BUSY = "start", "resume", "run again", "running elsewhere"
@@ -29,11 +29,7 @@ class PlannedRun:
 
 def plan(settings: Sequence[Settings]) -> list[PlannedRun]:
     """Looks every run up in its store. Reads, and writes nothing."""
-    return [PlannedRun(s, record, _action(record)) for s in settings for record in [_record(s)]]
-
-
-def _record(settings: Settings) -> RunRecord:
-    return Store(settings.machine.results).record(settings)
+    return [PlannedRun(s, record, _action(record)) for s in settings for record in [record_of(s)]]
 
 
 def _action(record: RunRecord) -> str:

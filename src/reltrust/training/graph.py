@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_WARM_UPS = 3
+WARM_UPS = 3
 
 
 class Captured:
@@ -31,7 +31,7 @@ class Captured:
             self._inputs = [x.clone() for x in inputs]
         for kept, given in zip(self._inputs, inputs, strict=True):
             kept.copy_(given)
-        if self._graph is None and self._calls >= _WARM_UPS:
+        if self._graph is None and self._calls >= WARM_UPS:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self._stream):
                 self._action(*self._inputs)

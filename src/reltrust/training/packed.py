@@ -3,6 +3,10 @@
 A packed run is the same run: each member keeps its task and its optimizer as it would have them alone, and they say
 what its initial weights, its order of batches, its evaluation and its checkpoint are. While the members are packed,
 their weights and their optimizers' state lie in the stacks.
+
+On a CPU that computes with one thread no bit of a member depends on its company, as long as its matrices begin at
+multiples of 16 bytes wherever they lie in the stack: if their sizes are multiples of four. Others may be rounded by the
+library of matrix products in another way once a neighbour has left.
 """
 
 import inspect
@@ -68,6 +72,11 @@ class PackedProgram:
         self._device = members[0].params[0].device
         self._capture = self._device.type == "cuda" if capture is None else capture
         self._since_look = 0
+        self._weights: list[Tensor]
+        self._stacks: list[Tensor]
+        self._grads: list[Tensor]
+        self._slices: list[_Slice]
+        self._optimizers: list[Optimizer]
         self._factors = [1.0] * len(members)  # of the last step
         self._set_factors: list[float] = []  # those that the optimizers have been told
         self._take()
@@ -95,6 +104,7 @@ class PackedProgram:
 
     def keep(self, members: Sequence[int]) -> None:
         self._hand_back()
+        self._release()
         self._factors = [self._factors[k] for k in members]
         self._members = [self._members[k] for k in members]
         self._alike = [self._alike[k] for k in members]
@@ -168,10 +178,15 @@ class PackedProgram:
         self._set_factors = []  # the optimizers are new: the next step tells them
         self._advance: Callable[..., None] = Captured(self._train, self._device) if self._capture else self._train
 
+    def _release(self) -> None:
+        """Lets go of what the members do not hold, before they are stacked anew."""
+        self._advance = self._train  # a graph has memory of its own
+        self._weights, self._stacks, self._grads = [], [], []
+        self._slices, self._optimizers = [], []
+
     def _make_optimizers(self) -> None:
         """An optimizer of each kind, with a parameter group for every stretch of members that can share one."""
-        self._slices: list[_Slice] = []
-        self._optimizers: list[Optimizer] = []
+        self._slices, self._optimizers = [], []
         kinds = [_kind(member.optimizer, alike) for member, alike in zip(self._members, self._alike, strict=True)]
         for _, neighbours in groupby(range(len(kinds)), key=lambda k: kinds[k]):
             places = list(neighbours)

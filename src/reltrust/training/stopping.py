@@ -5,6 +5,7 @@ import threading
 from types import FrameType
 from typing import Any, ClassVar
 
+PREEMPTED = 143  # the exit status of a process that was asked to stop, as if SIGTERM had ended it
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

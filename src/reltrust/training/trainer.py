@@ -48,13 +48,13 @@ class Member:
     status: Status = Status.RUNNING
 
     def end(self, status: Status, summary: Row) -> None:
-        self.status = status
         self.record.end(status, summary)
+        self.status = status
         self.tracker.finish(status, summary)
 
     def preempt(self) -> None:
-        self.status = Status.PREEMPTED
         self.record.preempted()
+        self.status = Status.PREEMPTED
         self.tracker.finish(Status.PREEMPTED, {})
 
 

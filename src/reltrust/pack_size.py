@@ -1,0 +1,122 @@
+"""How many runs to train as one program: as many as pay and fit into memory."""
+
+import gc
+import logging
+import time
+from collections.abc import Sequence
+
+import psutil
+import torch
+from torch import Tensor
+
+from reltrust.errors import first_line
+from reltrust.runner import build_program, resolve_device, use_threads
+from reltrust.settings import Settings
+from reltrust.training import graph
+from reltrust.training.packed import PackedProgram
+from reltrust.training.program import Program, Steps
+
+log = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+_COPIES = 7  # of a member's parameters: in its model and in the stack, two gradients, two moments, what a step needs
+_TRIAL_MEMBERS, _TRIAL_ROUNDS = 9, 3
+_WARM_UPS = graph.WARM_UPS + 2  # the first step makes the state, and the one after the graph's own makes the graph
+
+
+def pack_size(
+    runs: Sequence[Settings], *, max_members: int | None, memory_fraction: float, require_packing: bool
+) -> int:
+    """How many of these runs, of one shape, to train at once; 1 where packing is no gain, with a line that says why.
+
+    Arguments as of :func:`reltrust.pack_runner.run_pack`.
+    """
+    if len(runs) == 1 or max_members == 1:
+        return 1
+    reason = "the memory is enough for one of them"
+    try:
+        device = resolve_device(runs[0].machine.device)
+        use_threads(runs[0])
+        fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
+        most = min(fitting, max_members or fitting, len(runs))
+        while most > 1:
+            try:
+                gain = 1.0 if require_packing else packing_gain(runs, device, most)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                most = min(most, _TRIAL_MEMBERS) // 2
+            release_memory()
+        if most > 1 and gain >= 1:
+            return most
+        if most > 1:
+            reason = f"packed, a step would take {1 / gain:.2f} of its time"
+    except Exception as error:  # what is wrong with a run, it is told alone
+        reason = first_line(error)
+    finally:
+        release_memory()
+    log.warning("%d runs are run one by one: %s", len(runs), reason)
+    return 1
+
+
+def packing_gain(runs: Sequence[Settings], device: torch.device, most: int = _TRIAL_MEMBERS) -> float:
+    """How many times as fast runs make their steps packed, at most so many of them, as they do alone; measured."""
+    count = min(len(runs), most, _TRIAL_MEMBERS)
+    some = [runs[i * len(runs) // count] for i in range(count)]
+    alone: list[tuple[Steps, int]] = [(build_program(settings, device), 1) for settings in some]
+    packed = PackedProgram([build_program(settings, device) for settings in some], [repr(s.optimizer) for s in some])
+
+    seconds: dict[int, list[float]] = {}
+    for trial in range(_TRIAL_ROUNDS):  # in turn, so that what else the machine does meets all
+        for i, (program, members) in enumerate([*alone, (packed, len(some))]):
+            for _ in range(1 if trial else 1 + _WARM_UPS):
+                start = time.perf_counter()
+                program.step(0, [1.0] * members)
+                program.look(1)  # waits for the device
+            seconds.setdefault(i, []).append(time.perf_counter() - start)
+    *own, together = (min(times) for times in seconds.values())
+    return sum(own) / together
+
+
+def member_bytes(program: Program) -> int:
+    """An upper estimate of what one member of a pack needs: its parameters in all their copies, and its activations."""
+    saved: dict[int, int] = {}
+
+    def count(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        program.task.loss(0)
+    for p in program.params:  # a layer saves its weights too
+        saved.pop(p.untyped_storage().data_ptr(), None)
+    params = sum(p.numel() * p.element_size() for p in program.params)
+    return _COPIES * params + 2 * sum(saved.values())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of the device that nobody uses."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def release_memory() -> None:
+    """Gives back what programs that have ended hold: they refer to themselves, as do tracebacks."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """A CPU's allocator and CUDA's libraries have no exception of their own for it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(words in str(seen) for words in _OUT_OF_MEMORY):
+            return True
+        seen = seen.__cause__ or seen.__context__  # the end of a failed capture raises an error of its own
+    return False
