@@ -50,7 +50,7 @@ def test_the_list_has_another_value_and_invalid_values_of_every_hyperparameter()
 @EACH
 def test_every_argument_is_a_default_and_in_every_group(make: Kind) -> None:
     optimizer = make(parameters())
-    arguments = {**default_arguments(make), "lr": 0.01, **make.arguments, "stacked": False}
+    arguments = {**default_arguments(make), "lr": 0.01, **make.arguments, "stacked_dims": 0}
     assert set(SHARED.items()) <= set(arguments.items())
     assert optimizer.defaults == arguments
     assert {key: value for key, value in optimizer.param_groups[0].items() if key != "params"} == arguments

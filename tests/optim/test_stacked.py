@@ -55,7 +55,7 @@ def by_member(values: list[Any]) -> Any:
 
 
 def stacked(cls: Callable[..., Any], params: list[Tensor], fixed: dict[str, Any], own: dict[str, Any]) -> Any:
-    group = {"params": params, "stacked": True, **fixed, **{key: by_member(values) for key, values in own.items()}}
+    group = {"params": params, "stacked_dims": 1, **fixed, **{key: by_member(values) for key, values in own.items()}}
     return cls([group], lr=1.0)
 
 
@@ -105,7 +105,7 @@ def test_a_stack_of_stacks_moves_as_the_stacks_in_it_do(
     layers = [[torch.stack(tensors) for tensors in zip(*drawn(seed), strict=True)] for seed in range(3)]
     deep = [torch.stack(of_shape, dim=1) for of_shape in zip(*layers, strict=True)]
     flat = [p for stacks in layers for p in stacks]
-    separate, together = stacked(cls, flat, fixed, own), stacked(cls, deep, {**fixed, "stacked": 2}, own)
+    separate, together = stacked(cls, flat, fixed, own), stacked(cls, deep, {**fixed, "stacked_dims": 2}, own)
     for step in range(10):
         for i, stacks in enumerate(layers):
             for p, tensors in zip(stacks, zip(*gradients(10 * step + i), strict=True), strict=True):
@@ -165,8 +165,9 @@ def test_a_member_without_finite_numbers_does_not_disturb_the_others() -> None:
     [
         ({"params": [torch.ones(3, 2), torch.ones(4, 2)]}, "as many members"),
         ({"params": [torch.ones(())]}, "1 axes at least"),
-        ({"params": [torch.ones(3)], "stacked": 2}, "2 axes at least"),
-        ({"params": [torch.ones(3, 3, 3)], "stacked": 3}, "stacked=3"),
+        ({"params": [torch.ones(3)], "stacked_dims": 2}, "2 axes at least"),
+        ({"params": [torch.ones(3, 3, 3)], "stacked_dims": 3}, "stacked_dims=3"),
+        ({"params": [torch.ones(3, 3, 3)], "stacked_dims": True}, "stacked_dims=True"),
         ({"params": [torch.ones(2, 3).T]}, "contiguous"),
         ({"params": [torch.ones(3, 2, dtype=torch.complex64)]}, "real"),
         ({"params": [torch.ones(3, 2)], "lr": torch.tensor([0.1, -0.1, 0.1])}, "lr=-0.1"),
@@ -178,10 +179,10 @@ def test_a_member_without_finite_numbers_does_not_disturb_the_others() -> None:
 def test_a_stack_that_is_none_is_refused_and_not_added(group: dict[str, Any], message: str) -> None:
     optimizer = IntegerMadam([torch.ones(2)])
     with pytest.raises(ValueError, match=message):
-        optimizer.add_param_group({"stacked": True, **group})
+        optimizer.add_param_group({"stacked_dims": 1, **group})
     assert len(optimizer.param_groups) == 1
 
 
 def test_a_stack_is_not_differentiated() -> None:
     with pytest.raises(RuntimeError, match="differentiable"):
-        Fromage([{"params": [torch.ones(3, 2)], "stacked": True}], differentiable=True)
+        Fromage([{"params": [torch.ones(3, 2)], "stacked_dims": 1}], differentiable=True)

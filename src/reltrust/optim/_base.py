@@ -42,10 +42,10 @@ class RuleOptimizer(Optimizer):
     - ``fused``: one kernel for the whole update. On CUDA, Fromage, LARS and Madam have kernels for all tensors at once;
       everything else is compiled by ``torch.compile`` at the first step
 
-    A parameter group with ``stacked=True`` (``{"params": ..., "stacked": True}``) holds K networks, its members: the
-    first axis of each of its parameters numbers them, and each member's part is a tensor of its own, with a norm of its
-    own. With ``stacked=2`` the second axis numbers tensors too: layers of one shape, say. The group's hyperparameters
-    are numbers or tensors of shape (K,) on the parameters' device: one for each member.
+    A parameter group with ``stacked_dims=1`` (``{"params": ..., "stacked_dims": 1}``) holds K networks, its members:
+    the first axis of each of its parameters numbers them, and each member's part is a tensor of its own, with a norm of
+    its own. With ``stacked_dims=2`` the second axis numbers tensors too: layers of one shape, say. The group's
+    hyperparameters are numbers or tensors of shape (K,) on the parameters' device: one for each member.
     """
 
     _per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in
@@ -54,7 +54,7 @@ class RuleOptimizer(Optimizer):
     _kernel: ClassVar[str | None] = None  # the name of the rule's kernel in _triton.py, if it has one
 
     def __init__(self, params: ParamsT, **defaults: Any) -> None:
-        super().__init__(params, {**defaults, "stacked": False})  # adds the groups, and so checks them
+        super().__init__(params, {**defaults, "stacked_dims": 0})  # adds the groups, and so checks them
 
     # --- what a subclass defines -------------------------------------------------------------------------------------
 
@@ -94,16 +94,17 @@ class RuleOptimizer(Optimizer):
 
     def _check_stacked(self, group: Group) -> None:
         """Raises ValueError on a parameter that is no stack of K tensors, or a hyperparameter out of range."""
-        require("stacked", group["stacked"], group["stacked"] in (1, 2), "False, True or 2")
+        axes = group["stacked_dims"]
+        require("stacked_dims", axes, type(axes) is int and axes in (1, 2), "0, 1 or 2")
         if group["differentiable"]:
-            raise RuntimeError("stacked=True and differentiable=True exclude each other")
+            raise RuntimeError("stacked_dims and differentiable=True exclude each other")
         stacks = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
         for p in stacks:
-            whole = p.dim() >= group["stacked"] and p.is_contiguous() and not (p.is_complex() or is_sharded(p))
-            axes = f"{int(group['stacked'])} axes at least"
-            require("params", tuple(p.shape), whole, f"with stacked, contiguous real tensors of {axes}")
+            whole = p.dim() >= axes and p.is_contiguous() and not (p.is_complex() or is_sharded(p))
+            allowed = f"with stacked_dims={axes}, contiguous real tensors of {axes} axes at least"
+            require("params", tuple(p.shape), whole, allowed)
         members = {len(p) for p in stacks}
-        require("params", members, len(members) <= 1, "with stacked, parameters of as many members each")
+        require("params", members, len(members) <= 1, f"with stacked_dims={axes}, parameters of as many members each")
         for k in range(max(members, default=0)):
             usual, n = self.defaults.get, len(stacks[0])
             self._check({key: self._of_member(key, value, usual(key), k, n) for key, value in group.items()})
@@ -125,7 +126,7 @@ class RuleOptimizer(Optimizer):
         """As torch's; raises ValueError on a hyperparameter outside its range, and adds nothing then."""
         if isinstance(param_group, dict):  # torch refuses what is not
             group = {**self.defaults, **param_group}
-            if group["stacked"]:
+            if group["stacked_dims"]:
                 param_group["params"] = _as_list(param_group["params"])
                 self._check_stacked({**group, "params": param_group["params"]})
             else:
@@ -136,7 +137,7 @@ class RuleOptimizer(Optimizer):
         """Gives the groups of an older state the keywords that it did not know yet."""
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("stacked", False)
+            group.setdefault("stacked_dims", 0)
             for key, parameter in inspect.signature(type(self)).parameters.items():
                 if parameter.default is not inspect.Parameter.empty:
                     group.setdefault(key, parameter.default)
@@ -201,7 +202,7 @@ class RuleOptimizer(Optimizer):
         states = [state for block in rows.blocks for state in block.states]
         joined = {}
         for key in states[0] if states else ():
-            if key not in self._moments and group["stacked"]:
+            if key not in self._moments and group["stacked_dims"]:
                 joined[key] = torch.cat([s[key].flatten() for s in states]).unsqueeze(1), False
             elif key not in self._moments:
                 joined[key] = join([s[key] for s in states])
@@ -233,7 +234,7 @@ class RuleOptimizer(Optimizer):
             if differentiable:
                 for s, number in zip(states, value.flatten().unbind(), strict=True):
                     s[key] = number
-            elif group["stacked"]:
+            elif group["stacked_dims"]:
                 for s, numbers in zip(states, value.flatten().split(sizes), strict=True):
                     s[key].copy_(numbers.view_as(s[key]))
             elif value is not before or not is_view:
@@ -266,7 +267,7 @@ class RuleOptimizer(Optimizer):
             states = [state for p in params if (state := self.state.get(p))]
             return Block(params, weights, w, w_is_view, g, states)
 
-        if axes := int(group["stacked"]):
+        if axes := group["stacked_dims"]:
             return [
                 block([p], [p], p.view(n, -1), True, g.reshape(n, -1))
                 for p, g in pairs
@@ -308,7 +309,7 @@ class RuleOptimizer(Optimizer):
         if not started:
             return
         for key, value in started.items():
-            if axes := int(group["stacked"]):
+            if axes := group["stacked_dims"]:
                 for block, numbers in zip(
                     new.blocks, value.flatten().split([len(b.w) for b in new.blocks]), strict=True
                 ):
@@ -333,7 +334,7 @@ class RuleOptimizer(Optimizer):
     def _by_kernel(self, group: Group, device: torch.device, sharded: bool) -> bool:
         """Whether one kernel updates all tensors at once."""
         asked = group["fused"] and self._kernel is not None and device.type == "cuda"
-        return asked and not (sharded or group["stacked"] or torch.compiler.is_compiling())
+        return asked and not (sharded or group["stacked_dims"] or torch.compiler.is_compiling())
 
     def _step_by_kernel(self, rows: Rows, settings: dict[str, Any]) -> None:
         """Brings every block's ``w`` and the elementwise state to this step."""
@@ -422,7 +423,7 @@ def _is_by_row(setting: Any) -> bool:
 
 def _by_row(group: Group, rows: Rows) -> Group:
     """The group with its members' hyperparameters, (K,) each, as [N, 1]: every member has its rows in each block."""
-    if not group["stacked"]:
+    if not group["stacked_dims"]:
         return group
     members = len(rows.params[0])
 

@@ -1,6 +1,5 @@
 """Where a result comes from: code, versions, hardware, command, times."""
 
-import os
 import platform
 import shlex
 import subprocess
@@ -78,8 +77,10 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: of those it is bound to, what its container is granted."""
+    from joblib import cpu_count  # half a second, only where it is asked
+
+    return int(cpu_count())
 
 
 def _cpu() -> str:

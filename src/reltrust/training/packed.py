@@ -229,7 +229,7 @@ class PackedProgram:
         ]
         shared, optimizer = groups[0], members[0].optimizer
         if isinstance(optimizer, RuleOptimizer):
-            shared["stacked"] = 2
+            shared["stacked_dims"] = 2
             for key in optimizer._per_member:
                 values = [group[key] for group in groups]
                 if key == "lr" or any(value != values[0] for value in values):
@@ -303,7 +303,7 @@ def _kind(optimizer: Optimizer, alike: Hashable) -> Hashable:
 
 def _is_by_member(value: Any, part: _Slice) -> bool:
     """Whether each member has its own value of this state of its optimizer: not so torch's count of steps."""
-    return isinstance(value, Tensor) and (bool(part.group.get("stacked")) or value.dim() > 0)
+    return isinstance(value, Tensor) and (bool(part.group.get("stacked_dims")) or value.dim() > 0)
 
 
 def _owning(state: Any) -> Any:
