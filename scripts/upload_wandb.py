@@ -25,7 +25,7 @@ def main() -> None:
     for record in Store(arguments.results).records(arguments.experiment):
         if record.status is not None and record.status.is_result:
             replay(record, tracking, arguments.results)
-            print(f"shown: {record.path}")
+            print(f"given to W&B: {record.path}")
 
 
 if __name__ == "__main__":

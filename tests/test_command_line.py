@@ -24,6 +24,10 @@ QUIET = ("scale=smoke", "tracking=none")
         ("+optimizer.p_bond=1", ["optimizer", "p_bond"]),
         ("optimizer=fromaged", ["optimizer=fromaged", "allowed are", "fromage"]),
         ("scale=big", ["scale=big", "allowed are", "quick"]),
+        ("sweep=mlp_depth scale=big seed=range(2)", ["scale=big", "allowed are", "quick"]),
+        ("seed=0,1", ["seed=0,1", "--multirun"]),
+        ("launchr=packed", ["launchr=packed", "did you mean launcher?"]),
+        ("launcher.workers=2", ["launcher.workers=2", "launcher=packed"]),
         ("optimizer.lr=-1", ["optimizer.lr=-1", "greater than 0"]),
         ("optimizer.lr=.inf", ["optimizer.lr", "number"]),
         ("optimizer.lr=fast", ["optimizer.lr='fast'", "number"]),
@@ -66,7 +70,14 @@ def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", ["optimizer=adam +optimizer.foo=1", "machine.device=cuda:99", "optimizer.target=torch.optim.Nothing"]
+    "words",
+    [
+        "optimizer=adam +optimizer.foo=1",
+        "machine.device=cuda:99",
+        "machine.results=/dev/null",
+        "optimizer.target=torch.optim.Nothing",
+        "optimizer=signsgd optimizer.target=torch.optim.LBFGS",  # it asks for a closure
+    ],
 )
 def test_what_only_the_machine_can_refuse_is_refused_in_one_line_too(
     reltrust: Call, tmp_path: Path, words: str

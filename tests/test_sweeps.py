@@ -47,8 +47,12 @@ def test_a_key_that_a_grid_has_narrows_it() -> None:
 
 
 def test_a_value_that_no_grid_has_is_refused_with_those_it_has() -> None:
-    with pytest.raises(SettingsError, match=r"o=c: no run of the sweep .* o: a, b"):
+    with pytest.raises(SettingsError, match=r"o=c: no run of the sweep .* it has a, b"):
         expand(GRIDS, {"o": ["c"]})
+    with pytest.raises(SettingsError, match=r"o=c: no run"):  # also beside one that it has
+        expand(GRIDS, {"o": ["a", "c"]})
+    with pytest.raises(SettingsError, match=r"o=b lr=1: no run of the sweep has these values together"):
+        expand(GRIDS, {"o": ["b"], "lr": [1]})
 
 
 def test_a_run_that_two_grids_name_is_run_once() -> None:
@@ -103,7 +107,7 @@ def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
         records[0].end(Status.FINISHED, {})
         records[1].preempted()
     assert re.search(r"depths: 0/2 runs, 2 running, [\d,]+ steps/s, about \d+ s left", told)
-    assert "depths: 2/2 runs, 1 preempted, 1 finished" in capsys.readouterr().err
+    assert "depths: 1/2 runs, 1 preempted, 1 finished\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "packed"])
@@ -190,6 +194,28 @@ def test_an_unknown_key_that_is_swept_is_refused_before_anything_starts(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("launcher", "words", "message"),
+    [
+        ("serial", ["optimizer.target=torch.optim.SGD,torch.optim.Adamax"], "unexpected keyword argument"),
+        ("serial", ["machine.device=cuda:99", "seed=0,1"], "machine.device='cuda:99': not present"),
+        ("joblib", ["machine.results=file", "seed=0,1"], "machine.results='file': "),
+        ("packed", ["optimizer.target=torch.optim.SGD,torch.optim.No"], "optimizer.target='torch.optim.No': "),
+        ("packed", ["seed=range(0)"], "seed=range(0): must have at least one value"),
+    ],
+)
+def test_what_only_the_machine_can_refuse_is_refused_once_and_before_anything_starts(
+    reltrust: Call, tmp_path: Path, launcher: str, words: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    answer = reltrust("-m", "scale=smoke", "optimizer=sgd", f"launcher={launcher}", *words)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: {message}" if message.endswith(" ") else "error: ")
+    assert answer.stderr.count(message) == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "packed", "packed launcher.workers=1"])
 def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
     reltrust: Call, tmp_path: Path, launcher: str
@@ -227,6 +253,7 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
         (["launcher.memory_fraction=1.5"], "launcher.memory_fraction=1.5: must be less than or equal to 1"),
         (["launcher.workers=two"], "launcher.workers='two': must be a valid integer"),
         (["launcher.members=3"], "launcher.members=3: unknown key"),
+        (["launcher=serial", "launcher.workers=3"], "launcher.workers=3: only launcher=packed has settings"),
         (
             ["launcher.require_packing=true", "optimizer=integer_madam", "optimizer.init=random"],
             "launcher.require_packing=true, but optimizer.init=random draws",
@@ -239,7 +266,8 @@ def test_a_wrong_setting_of_the_launcher_is_refused_before_anything_starts(
 ) -> None:
     if not many and "require_packing" in message:
         pytest.skip("a single run asks for no packing")
-    answer = reltrust(*many, "scale=smoke", "launcher=packed", *words)
+    chosen = [] if "launcher=serial" in words else ["launcher=packed"]
+    answer = reltrust(*many, "scale=smoke", *chosen, *words)
     assert answer.returncode == 2
     assert message in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reltrust import pack_runner
+from reltrust import pack_runner, pack_size
 from reltrust.records import tracking
 from reltrust.records.store import RunRecord
 from reltrust.settings import Settings, Tracking
@@ -150,7 +150,7 @@ def test_packed_runs_are_shown_when_they_have_ended(settings: Resolve, monkeypat
             self.rows.append((status, summary["steps"]))
 
     monkeypatch.setattr(tracking, "WandbTracker", Watcher)
-    monkeypatch.setattr(pack_runner, "packing_gain", lambda *_: 2.0)
+    monkeypatch.setattr(pack_size, "packing_gain", lambda *_: 2.0)
     words = ["tracking.mode=wandb_offline", "optimizer=sgd"]
     chosen = [settings(*words, f"optimizer.lr={lr}") for lr in (0.1, 1e30)]
     pack_runner.run_pack(chosen, max_members=None, memory_fraction=0.5)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reltrust.errors import SweepError, UserError
-from reltrust.settings import parse
+from reltrust.settings import COMMAND_KEYS, parse
 from reltrust.sweeps.plan import describe, plan
 from reltrust.training.stopping import PREEMPTED
 
@@ -24,6 +26,7 @@ _HERE = Path(__file__).resolve().parent
 _CONFIGS = next(path for path in (_HERE.parents[1] / "configs", _HERE / "configs") if path.is_dir())
 
 BAD_SETTINGS, FAILED = 2, 1
+_INTERRUPTED = "interrupted: the same command goes on from here"
 
 
 @hydra.main(version_base="1.3", config_path=str(_CONFIGS), config_name="run")
@@ -67,14 +70,38 @@ def main() -> None:
     except UserError as error:
         _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _refuse(_one_line(error))
+        _refuse(_one_line(_cause(error)))
     except KeyboardInterrupt:
+        print(_INTERRUPTED, file=sys.stderr)
         sys.exit(128 + 2)
+    except SystemExit as leaving:
+        if leaving.code == PREEMPTED:
+            print(_INTERRUPTED, file=sys.stderr)
+        raise
 
 
 def _refuse(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(BAD_SETTINGS)
+
+
+def _cause(error: Exception) -> Exception:
+    """The error itself, or the one that kept Hydra from finding out that a sweep was meant."""
+    if "--multirun" not in str(error):
+        return error
+    parser = OverridesParser.create()
+    once = [word.input_line for word in parser.parse_overrides(_overrides()) if not word.is_sweep_override()]
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(_CONFIGS), version_base="1.3"):
+            hydra.compose("run", [str(text) for text in once])
+    except (HydraException, OmegaConfBaseException) as cause:
+        return cause
+    return error
+
+
+def _overrides() -> list[str]:
+    return [word for word in sys.argv[1:] if not word.startswith("-")]
 
 
 def _one_line(error: Exception) -> str:
@@ -85,12 +112,21 @@ def _one_line(error: Exception) -> str:
         return f"{group}={choice}: unknown, allowed are {', '.join(error.options)}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
         key, _, last = str(cause.full_key), None, str(cause.key)
-        allowed = sorted(str(name) for name in cause.parent_node if name != "hydra")
+        if key == "launcher":
+            return f"{_given(key)}: only launcher=packed has settings of this kind, and it was not chosen"
+        names = {str(name) for name in cause.parent_node} - {"hydra"}
+        allowed = sorted(names | set(COMMAND_KEYS) if "." not in key else names)
         close = difflib.get_close_matches(last, allowed, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        given = next((word for word in sys.argv[1:] if re.match(rf"\+*{re.escape(key)}=", word)), key)
-        return f"{given}: unknown key, allowed are {', '.join(allowed)}{hint}"
+        return f"{_given(key)}: unknown key, allowed are {', '.join(allowed)}{hint}"
     return " ".join(str(error).split())
+
+
+def _given(key: str) -> str:
+    """What the command line says of the key, or of one below it."""
+    exact = rf"\+*{re.escape(key)}"
+    found = [word for end in (r"\..*=", "=") for word in _overrides() if re.match(exact + end, word)]
+    return found[0] if found else key
 
 
 if __name__ == "__main__":

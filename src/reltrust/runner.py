@@ -9,7 +9,7 @@ import torch
 
 from reltrust.data import images
 from reltrust.errors import SettingsError
-from reltrust.records.store import Status, record_of
+from reltrust.records.store import Status, check_writable, record_of
 from reltrust.records.tracking import open_tracker
 from reltrust.settings import Constant, Exponential, Milestones, Settings
 from reltrust.tasks.mlp_depth import MlpDepth
@@ -55,6 +55,33 @@ def run(settings: Settings) -> Status:
         raise
 
 
+def check(runs: Iterable[Settings]) -> None:
+    """Refuses what one of the runs would be refused for, before any of them starts.
+
+    Raises:
+        SettingsError: a setting that the optimizer, the device or the disk refuses.
+        DataError: the data cannot be had.
+    """
+    different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
+    cpu = torch.device("cpu")
+    for settings in different.values():
+        check_precision(settings, resolve_device(settings.machine.device))
+        build_optimizer(settings, [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))], cpu)
+    for name, root in sorted({(s.data.name, s.machine.data) for s in different.values()}):
+        images.fetch(name, root)
+    for results in sorted({s.machine.results for s in different.values()}):
+        check_writable(results)
+
+
+def check_precision(settings: Settings, device: torch.device) -> None:
+    """Raises SettingsError if the device cannot compute in the precision."""
+    precision = settings.trainer.precision
+    if precision == "tf32" and device.type != "cuda":
+        raise SettingsError(
+            f"trainer.precision={precision!r}: needs machine.device=cuda, on {device} are fp32 and bf16"
+        )
+
+
 def build_program(settings: Settings, device: torch.device) -> Program:
     """Task and optimizer, fresh from the seed, ready for the first step.
 
@@ -62,14 +89,10 @@ def build_program(settings: Settings, device: torch.device) -> Program:
         SettingsError: a setting that the optimizer or the device refuses.
         DataError: the data cannot be had.
     """
-    precision = settings.trainer.precision
-    if precision == "tf32" and device.type != "cuda":
-        raise SettingsError(
-            f"trainer.precision={precision!r}: needs machine.device=cuda, on {device} are fp32 and bf16"
-        )
+    check_precision(settings, device)
     task = build_task(settings, device)
     optimizer = build_optimizer(settings, task.model.parameters(), device)
-    return Program(task, optimizer, settings.training.log_every, precision)
+    return Program(task, optimizer, settings.training.log_every, settings.trainer.precision)
 
 
 def build_task(settings: Settings, device: torch.device) -> Task:
@@ -99,9 +122,13 @@ def build_optimizer(
     if fused and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
     try:
-        return target(params, **arguments)  # type: ignore[no-any-return]
+        built: torch.optim.Optimizer = target(params, **arguments)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"optimizer={optimizer.name}: {error}") from None
+    closure = inspect.signature(built.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise SettingsError(f"optimizer.target={optimizer.target!r}: its step needs a closure, and here it gets none")
+    return built
 
 
 def optimizer_class(target: str) -> Any:

@@ -252,6 +252,8 @@ def _explain(error: Any, prefix: tuple[str, ...], schema: Any) -> str:
     key = ".".join(path)
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         allowed = _allowed_keys(schema, error["loc"][:-1])
+        if schema is Settings and len(path) == 1:
+            allowed = sorted({*allowed, *COMMAND_KEYS})
         close = difflib.get_close_matches(path[-1], allowed, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"{key}={error['input']!r}: unknown key, allowed are {', '.join(allowed)}{hint}"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -18,11 +19,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.reltrust_plugins.composer import Composer
-from reltrust.errors import SettingsError, SweepError
+from reltrust.errors import SettingsError, SweepError, UserError
 from reltrust.records.store import record_of
 from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
+
+# Launchers whose runs find what this process finds. Hydra loads plugins twice, so no class can be asked for.
+_LOCAL = ("BasicLauncher", "JoblibLauncher", "PackedLauncher")
 
 
 @dataclass
@@ -64,8 +68,10 @@ class GridSweeper(Sweeper):
             print(describe(runs, each=True))
             return []
 
-        print(describe(runs, each=False), file=sys.stderr)
         due = [run for run in runs if run.is_due]
+        if due and type(self._launcher).__name__ in _LOCAL:
+            _check(due)
+        print(describe(runs, each=False), file=sys.stderr)
         jobs = [
             [*fixed, *overrides, "machine.progress=false"]
             for run, (_, overrides) in zip(runs, varied.values(), strict=True)
@@ -92,6 +98,8 @@ class GridSweeper(Sweeper):
                 raise SettingsError(f"{override.input_line}: only lists, choice(...) and range(...) can be swept")
             if override.is_sweep_override():
                 swept[key] = [parser.parse_override(f"k={text}").value() for text in override.sweep_string_iterator()]
+                if not swept[key]:
+                    raise SettingsError(f"{override.input_line}: must have at least one value")
             elif key in in_grids:
                 swept[key] = [override.value()]
             else:
@@ -129,6 +137,18 @@ def _override(key: str, value: Any) -> str:
     return f"{key}={text}"
 
 
+def _check(runs: Sequence[PlannedRun]) -> None:
+    """Raises UserError, before anything starts, on what one of the runs would be refused for on this machine."""
+    from reltrust.runner import check  # torch and all that: only now
+
+    check([run.settings for run in runs])
+
+
+def _told(path: Path, error: Any) -> str:
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text if str(path) in text else f"{path}: {text}"
+
+
 def _finish(runs: Sequence[PlannedRun], launched: Sequence[PlannedRun], returns: Sequence[JobReturn]) -> None:
     """Brings the tables up to date and says how it went.
 
@@ -141,7 +161,7 @@ def _finish(runs: Sequence[PlannedRun], launched: Sequence[PlannedRun], returns:
         if path := collect(results, experiment):
             print(f"results: {path}", file=sys.stderr)
     failed = [
-        f"  {run.record.path}: {type(result._return_value).__name__}: {result._return_value}"
+        f"  {_told(run.record.path, result._return_value)}"
         for run, result in zip(launched, returns, strict=True)
         if result.status is not JobStatus.COMPLETED
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reltrust.errors import DataError
+from reltrust.errors import DataError, first_line
 from reltrust.settings import TRAINING_EXAMPLES
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
@@ -68,6 +68,16 @@ def load(name: str, root: str | Path, device: torch.device = CPU) -> ImageData:
     return _load(name, str(root), device)
 
 
+def fetch(name: str, root: str | Path) -> None:
+    """Makes sure that files which do not travel inside Python packages are below ``root``.
+
+    Raises:
+        DataError: as :func:`load`.
+    """
+    if name == "mnist":
+        load(name, root)
+
+
 @lru_cache(maxsize=4)
 def _load(name: str, root: str, device: torch.device) -> ImageData:
     return _LOADERS[name](root) if device == CPU else _load(name, root, CPU).to(device)
@@ -120,7 +130,7 @@ def _mnist(root: str) -> ImageData:
         except Exception as error:  # whatever the network or a damaged file raises
             raise DataError(
                 f"MNIST is not in {root} and could not be downloaded ({type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}); where there is a network run "
+                f"{first_line(error).rstrip(' :')}); where there is a network run "
                 f"`python scripts/prefetch_data.py mnist --data {root}`, or point machine.data at a folder that has "
                 f"MNIST/raw"
             ) from None

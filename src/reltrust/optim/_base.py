@@ -45,7 +45,8 @@ class RuleOptimizer(Optimizer):
     A parameter group with ``stacked_dims=1`` (``{"params": ..., "stacked_dims": 1}``) holds K networks, its members:
     the first axis of each of its parameters numbers them, and each member's part is a tensor of its own, with a norm of
     its own. With ``stacked_dims=2`` the second axis numbers tensors too: layers of one shape, say. The group's
-    hyperparameters are numbers or tensors of shape (K,) on the parameters' device: one for each member.
+    hyperparameters are numbers or tensors of shape (K,) on the parameters' device: one for each member. Schedulers of
+    torch set numbers only; who has a tensor as ``lr`` scales it in place.
     """
 
     _per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in

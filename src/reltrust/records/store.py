@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from reltrust.errors import BusyError
+from reltrust.errors import BusyError, SettingsError
 from reltrust.records import provenance
 from reltrust.records.files import read_json, read_json_lines, write_json, write_text
 from reltrust.records.identity import comparison_id, run_directory, run_id
@@ -55,7 +55,7 @@ class RunRecord:
         """None if the run was never begun."""
         try:
             return Status(read_json(self.path / "status.json")["status"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     @property
@@ -124,10 +124,14 @@ class RunRecord:
         """Takes the run for this process and marks it running; ``members`` runs make their steps together.
 
         Raises:
+            SettingsError: there can be no such directory.
             BusyError: another process has it.
             RuntimeError: the directory belongs to other settings (their ids share the first eight digits).
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"machine.results={settings.machine.results!r}: {error}") from None
         try:
             self._lock.acquire()
         except Timeout:
@@ -200,6 +204,14 @@ class Store:
         """Every run of an experiment that was ever begun, in order of their paths."""
         for path in sorted(self.root.glob(f"{experiment}/*/*/status.json")):
             yield RunRecord(path.parent)
+
+
+def check_writable(results: str) -> None:
+    """Raises SettingsError if no store can be kept below ``results``."""
+    root = Store(results).root.absolute()
+    nearest = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise SettingsError(f"machine.results={results!r}: {nearest} is no folder that may be written to")
 
 
 def record_of(settings: Settings) -> RunRecord:

@@ -17,8 +17,14 @@ def expand(grids: Sequence[Grid], command_line: Mapping[str, Sequence[Any]]) -> 
     that no grid has is multiplied with every grid.
 
     Raises:
-        SettingsError: a grid is empty, or no point has the values that the command line asks for.
+        SettingsError: a grid is empty, or no point has a value that the command line asks for, or all of its values.
     """
+    for key, wanted in command_line.items():
+        has = {str(value): value for grid in grids for value in _as_list(grid.get(key, []))}
+        missing = [value for value in wanted if value not in has.values()]
+        if missing and all(key in grid for grid in grids):
+            asked, allowed = ",".join(map(str, missing)), ", ".join(sorted(has))
+            raise SettingsError(f"{key}={asked}: no run of the sweep has this value, it has {allowed}")
     points: list[Point] = []
     for grid in grids:
         lists = {key: _as_list(value) for key, value in grid.items()}
@@ -28,9 +34,7 @@ def expand(grids: Sequence[Grid], command_line: Mapping[str, Sequence[Any]]) -> 
     unique = list({repr(sorted(point.items(), key=str)): point for point in points}.values())
     if not unique:
         asked = " ".join(f"{key}={','.join(map(str, wanted))}" for key, wanted in command_line.items())
-        has = {key: sorted({str(v) for g in grids for v in _as_list(g.get(key, []))}) for key in command_line}
-        allowed = "; ".join(f"{key}: {', '.join(values)}" for key, values in has.items() if values)
-        raise SettingsError(f"{asked}: no run of the sweep has these values, it has {allowed}")
+        raise SettingsError(f"{asked}: no run of the sweep has these values together")
     return unique
 
 

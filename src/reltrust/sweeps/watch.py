@@ -56,7 +56,8 @@ class SweepProgress:
     ) -> None:
         self._done.set()
         self._thread.join()
-        self._look(last=True)
+        if kind is None or any(self._statuses):  # of what was refused there is nothing to show
+            self._look(last=True)
         self._bar.close()
 
     def _watch(self) -> None:
@@ -78,9 +79,9 @@ class SweepProgress:
         self._bar.n = steps
         self._bar.refresh()
         if self._enabled and self._lines and (last or now - self._last_line >= _SECONDS_BETWEEN_LINES):
-            ended = sum(counts.values()) - counts[Status.RUNNING]
+            ended = sum(counts.values()) - counts[Status.RUNNING] - counts[Status.PREEMPTED]
             line = f"{self._label}: {ended}/{len(self._runs)} runs, {told}"
-            if steps > self._first and ended < len(self._runs):
+            if steps > self._first and counts[Status.RUNNING]:
                 rate = (steps - self._first) / (now - self._started)
                 line += f", {rate:,.0f} steps/s, about {(sum(self._planned) - steps) / rate:.0f} s left"
             print(line, file=sys.stderr, flush=True)

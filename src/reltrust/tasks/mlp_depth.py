@@ -48,7 +48,8 @@ class MlpDepth:
         logits = self.model(images)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == labels).float().mean()
-        return F.cross_entropy(logits, labels), accuracy
+        # torch's own mean adds in another order than a pack can
+        return F.cross_entropy(logits, labels, reduction="none").mean(), accuracy
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
