@@ -55,6 +55,13 @@ def test_a_bad_setting_is_refused_in_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_of_hydra_are_no_settings(reltrust: Call) -> None:
+    answer = reltrust("--config-dir", ".", *QUIET, "seed=0,1")
+    assert answer.returncode == 2
+    assert len(answer.stderr.splitlines()) == 1
+    assert "--multirun" in answer.stderr
+
+
 def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "reltrust", "optimizer.lr=-1"],

@@ -87,21 +87,17 @@ def _refuse(message: str) -> NoReturn:
 
 def _cause(error: Exception) -> Exception:
     """The error itself, or the one that kept Hydra from finding out that a sweep was meant."""
-    if "--multirun" not in str(error):
+    if "--multirun" not in str(error) or any(word.startswith("-") for word in sys.argv[1:]):
         return error
-    parser = OverridesParser.create()
-    once = [word.input_line for word in parser.parse_overrides(_overrides()) if not word.is_sweep_override()]
+    overrides = OverridesParser.create().parse_overrides(sys.argv[1:])
+    once = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(_CONFIGS), version_base="1.3"):
-            hydra.compose("run", [str(text) for text in once])
+            hydra.compose("run", once)
     except (HydraException, OmegaConfBaseException) as cause:
         return cause
     return error
-
-
-def _overrides() -> list[str]:
-    return [word for word in sys.argv[1:] if not word.startswith("-")]
 
 
 def _one_line(error: Exception) -> str:
@@ -111,12 +107,12 @@ def _one_line(error: Exception) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={choice}: unknown, allowed are {', '.join(error.options)}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
-        key, _, last = str(cause.full_key), None, str(cause.key)
+        key = str(cause.full_key)
         if key == "launcher":
             return f"{_given(key)}: only launcher=packed has settings of this kind, and it was not chosen"
         names = {str(name) for name in cause.parent_node} - {"hydra"}
         allowed = sorted(names | set(COMMAND_KEYS) if "." not in key else names)
-        close = difflib.get_close_matches(last, allowed, n=1)
+        close = difflib.get_close_matches(str(cause.key), allowed, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"{_given(key)}: unknown key, allowed are {', '.join(allowed)}{hint}"
     return " ".join(str(error).split())
@@ -125,7 +121,7 @@ def _one_line(error: Exception) -> str:
 def _given(key: str) -> str:
     """What the command line says of the key, or of one below it."""
     exact = rf"\+*{re.escape(key)}"
-    found = [word for end in (r"\..*=", "=") for word in _overrides() if re.match(exact + end, word)]
+    found = [word for end in (r"\..*=", "=") for word in sys.argv[1:] if re.match(exact + end, word)]
     return found[0] if found else key
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -25,8 +24,9 @@ from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
 
-# Launchers whose runs find what this process finds. Hydra loads plugins twice, so no class can be asked for.
-_LOCAL = ("BasicLauncher", "JoblibLauncher", "PackedLauncher")
+# Launchers by the names of their classes: Hydra loads plugins twice, so the classes themselves cannot be asked for.
+_HEARS_TERMINATION = ("BasicLauncher", "PackedLauncher")  # the runs hear SIGTERM themselves, or from the launcher
+_ON_THIS_MACHINE = (*_HEARS_TERMINATION, "JoblibLauncher")  # the runs find what this process finds
 
 
 @dataclass
@@ -69,7 +69,7 @@ class GridSweeper(Sweeper):
             return []
 
         due = [run for run in runs if run.is_due]
-        if due and type(self._launcher).__name__ in _LOCAL:
+        if due and type(self._launcher).__name__ in _ON_THIS_MACHINE:
             _check(due)
         print(describe(runs, each=False), file=sys.stderr)
         jobs = [
@@ -114,10 +114,9 @@ class GridSweeper(Sweeper):
 def _termination_ends(launcher: Launcher) -> Iterator[None]:
     """SIGTERM ends a launcher whose runs are other processes in good order, so that it takes them along.
 
-    Runs in this process hear the signal themselves, and those of a packed launcher hear it from that; they leave a
-    checkpoint.
+    Where the runs hear the signal, they leave a checkpoint.
     """
-    if isinstance(launcher, BasicLauncher) or getattr(launcher, "hears_termination", False):
+    if type(launcher).__name__ in _HEARS_TERMINATION:
         yield
         return
 

@@ -30,8 +30,6 @@ class PackedLauncher(Launcher):
     Its settings are those of ``configs/launcher/packed.yaml``. Hydra's callbacks of single jobs are not called.
     """
 
-    hears_termination = True  # what runs hears SIGTERM itself; Hydra loads plugins twice, so no class can be asked for
-
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Raises SettingsError on a setting of the launcher that is not allowed."""
         self._loader, self._config = hydra_context.config_loader, config

@@ -72,11 +72,6 @@ class PackedProgram:
         self._device = members[0].params[0].device
         self._capture = self._device.type == "cuda" if capture is None else capture
         self._since_look = 0
-        self._weights: list[Tensor]
-        self._stacks: list[Tensor]
-        self._grads: list[Tensor]
-        self._slices: list[_Slice]
-        self._optimizers: list[Optimizer]
         self._factors = [1.0] * len(members)  # of the last step
         self._set_factors: list[float] = []  # those that the optimizers have been told
         self._take()
@@ -104,7 +99,6 @@ class PackedProgram:
 
     def keep(self, members: Sequence[int]) -> None:
         self._hand_back()
-        self._release()
         self._factors = [self._factors[k] for k in members]
         self._members = [self._members[k] for k in members]
         self._alike = [self._alike[k] for k in members]
@@ -152,6 +146,14 @@ class PackedProgram:
 
     def _take(self) -> None:
         """Stacks what the members hold. Their models go on seeing their weights, as views of the stacks."""
+        # What is no member's is let go of before anything is stacked anew; a graph has memory of its own.
+        self._advance: Callable[..., None] = self._train
+        self._weights: list[Tensor] = []
+        self._stacks: list[Tensor] = []
+        self._grads: list[Tensor] = []
+        self._slices: list[_Slice] = []
+        self._optimizers: list[Optimizer] = []
+
         members = self._members
         self._task = members[0].task.packed([member.task for member in members])  # type: ignore[attr-defined]
         # Parameters of one shape lie in one tensor, (K, n, *shape), so that an optimizer has few tensors to move.
@@ -176,17 +178,11 @@ class PackedProgram:
         self._measured: Tensor = torch.stack([member.measured for member in members], dim=2)  # (window, measures, K)
         self._latest = torch.empty(len(first.task.measures), len(members), device=self._device)
         self._set_factors = []  # the optimizers are new: the next step tells them
-        self._advance: Callable[..., None] = Captured(self._train, self._device) if self._capture else self._train
-
-    def _release(self) -> None:
-        """Lets go of what the members do not hold, before they are stacked anew."""
-        self._advance = self._train  # a graph has memory of its own
-        self._weights, self._stacks, self._grads = [], [], []
-        self._slices, self._optimizers = [], []
+        if self._capture:
+            self._advance = Captured(self._train, self._device)
 
     def _make_optimizers(self) -> None:
         """An optimizer of each kind, with a parameter group for every stretch of members that can share one."""
-        self._slices, self._optimizers = [], []
         kinds = [_kind(member.optimizer, alike) for member, alike in zip(self._members, self._alike, strict=True)]
         for _, neighbours in groupby(range(len(kinds)), key=lambda k: kinds[k]):
             places = list(neighbours)
