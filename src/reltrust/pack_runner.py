@@ -203,6 +203,6 @@ def _bare(error: BaseException) -> BaseException:
     error = error.with_traceback(None)
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # whatever pickling it raises
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -269,6 +269,18 @@ def take_steps(optimizer: Optimizer, steps: Iterable[int], scale: float = 1.0) -
         optimizer.step()
 
 
+def learn(optimizer: Optimizer, loss_of: Callable[[], Tensor], steps: int) -> tuple[float, float]:
+    """Trains; the losses of the first step and of the last."""
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
 def values(params: Iterable[Tensor]) -> list[Tensor]:
     return [p.detach().clone() for p in params]
 

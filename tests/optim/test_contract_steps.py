@@ -19,6 +19,7 @@ from .kinds import (
     assert_close,
     copies,
     give_gradients,
+    learn,
     parameters,
     same,
     take_steps,
@@ -234,15 +235,8 @@ def test_a_least_squares_problem_is_driven_downhill(make: Kind) -> None:
     x = torch.randn(64, 5, generator=generator)
     y = x @ torch.tensor([1.0, 0.5, 2.0, 1.5, 0.7])
     w = nn.Parameter(torch.full((5,), 1.6))  # of the signs of the solution, and larger than it
-    optimizer = make([w], **make.training)
-    losses = []
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss = ((x @ w - y) ** 2).mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.05 * losses[0]
+    first, last = learn(make([w], **make.training), lambda: ((x @ w - y) ** 2).mean(), steps=150)
+    assert last < 0.05 * first
 
 
 # --- unusual tensors -------------------------------------------------------------------------------------------------
