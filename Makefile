@@ -16,8 +16,11 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.reltrust-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24
-	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|joblib|serial ARGS='hydra overrides'"
+	@for readme in experiments/*/README.md; do
+	  name=$$(basename $$(dirname $$readme)); echo -e "reproduce-$${name//_/-}\t$$(head -1 $$readme | cut -c3-)"
+	done | expand -t 28
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 28
+	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|processes|serial ARGS='hydra overrides'"
 
 setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
 
@@ -32,11 +35,13 @@ $(STAMP):
 	rm -f $(VENV)/.reltrust-*
 	touch $@
 
-reproduce-mlp-depth: setup ## Fromage's depth figure: runs what is missing, draws it, prints the verdict
-	@$(if $(filter paper,$(SCALE)),$(PY) scripts/prefetch_data.py mnist)
-	status=0
-	$(PY) -m reltrust sweep=mlp_depth scale=$(SCALE) 'seed=range($(SEEDS))' launcher=$(LAUNCHER) machine.results=$(RESULTS) $(ARGS) || status=$$?
-	if [ $$status -le 1 ]; then $(PY) scripts/figures.py mlp_depth --results $(RESULTS) --scale $(SCALE); fi
+reproduce-%: setup
+	@status=0
+	experiment=$(subst -,_,$*)
+	$(PY) -m reltrust sweep=$$experiment scale=$(SCALE) 'seed=range($(SEEDS))' launcher=$(LAUNCHER) machine.results=$(RESULTS) $(ARGS) || status=$$?
+	if [ $$status -le 1 ] && [ -f experiments/$$experiment/figure.py ]; then
+	  $(PY) scripts/figures.py $$experiment --results $(RESULTS) --scale $(SCALE)
+	fi
 	exit $$status
 
 figures: ## redraw every figure from results/summaries alone (needs no torch)
@@ -71,4 +76,4 @@ benchmark: setup ## time a training step, the optimizers and packed runs against
 	$(PY) benchmarks/optimizers.py
 	$(PY) benchmarks/packing.py
 
-.PHONY: help setup reproduce-mlp-depth figures status test lint format lock benchmark
+.PHONY: help setup figures status test lint format lock benchmark

@@ -25,14 +25,13 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from reltrust.experiments.mlp_depth.task import MlpDepth
 
 from reltrust.data.images import Examples, ImageData
 from reltrust.optim import Fromage
+from reltrust.packing.program import PackedProgram
 from reltrust.records.provenance import hardware
-from reltrust.reporting import style
-from reltrust.tasks.mlp_depth import MlpDepth
-from reltrust.training.packed import PackedProgram
-from reltrust.training.program import Precision, Program, Steps
+from reltrust.training.program import Precision, Program, TrainingProgram
 
 KINDS = [  # the depth benchmark's optimizers and learning rates
     *(("sgd_momentum", lr) for lr in (1.0, 0.1, 0.01)),
@@ -77,14 +76,14 @@ def program(case: Case, number: int) -> Program:
         seed=number,
         device=device,
     )
-    params = list(task.model.parameters())
+    params = list(task.module.parameters())
     if optimizer == "fromage":
         rule: torch.optim.Optimizer = Fromage(params, lr=lr)
     elif optimizer == "adam":
         rule = torch.optim.Adam(params, lr=lr, fused=True)
     else:
         rule = torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
-    return Program(task, rule, 10_000, case.precision)
+    return Program(task, [rule], 10_000, case.precision)
 
 
 def pack(case: Case, numbers: Sequence[int]) -> PackedProgram:
@@ -104,14 +103,14 @@ def _data(case: Case) -> ImageData:
     return _shared[key]
 
 
-def member_steps_per_second(steps: Steps, members: int, seconds: float, device: str) -> float:
+def member_steps_per_second(steps: TrainingProgram, members: int, seconds: float, device: str) -> float:
     """As many steps as fit into the time."""
     done, start = 0, time.perf_counter()
     while (took := time.perf_counter() - start) < seconds:
         for _ in range(max(1, 20 // members)):
-            steps.step(done % 100, [1.0] * members)
+            steps.training_step(done % 100, [1.0] * members)
             done += 1
-        steps.look(done)
+        steps.fetch_window(done)
         if device == "cuda":
             torch.cuda.synchronize()
     return done * members / took
@@ -197,7 +196,7 @@ def memory_a_member(case: Case) -> float:
     before = torch.cuda.memory_allocated()
     packed = pack(case, range(case.members))
     for step in range(8):
-        packed.step(step, [1.0] * case.members)
+        packed.training_step(step, [1.0] * case.members)
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / case.members
 
@@ -215,7 +214,7 @@ def scaling(case: Case, sizes: Sequence[int], repeats: int, seconds: float) -> d
 def plot(times: dict[int, float], case: Case, path: Path) -> None:
     figure = Figure(figsize=(4.5, 3.2))
     axes = figure.subplots()
-    axes.loglog(list(times), list(times.values()), **style.line("fromage"))
+    axes.loglog(list(times), list(times.values()), "o-", color="#D55E00")
     axes.set_xticks(list(times), [str(size) for size in times])
     axes.set_yticks(list(times.values()), [f"{value:.2g}" for value in times.values()])
     axes.minorticks_off()

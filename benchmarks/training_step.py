@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from reltrust.experiments.mlp_depth.task import MlpDepth
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -33,7 +34,6 @@ from torchvision import datasets, transforms
 from reltrust.data import images
 from reltrust.data.images import MNIST_MEAN, MNIST_STD
 from reltrust.optim import Fromage
-from reltrust.tasks.mlp_depth import MlpDepth
 from reltrust.training.program import Program
 
 SETTINGS = [  # hidden layers, width, batch size, optimizer
@@ -96,26 +96,26 @@ def literal_loop(root: str, layers: int, width: int, batch: int, optimizer: str)
 
 
 def our_loop(root: str, layers: int, width: int, batch: int, optimizer: str) -> Callable[[int], None]:
-    """Trains with this project's task and program for a number of steps, looking once at the end."""
+    """Trains with this project's task and program for a number of steps, fetching its measures once at the end."""
     parts = (datasets.MNIST(root, train=train) for train in (True, False))
     train, test = (images.mnist_examples(part.data, part.targets) for part in parts)
     data = images.ImageData(train, test, classes=10)
     task = MlpDepth(data, hidden_layers=layers, width=width, init="torch", batch_size=batch, seed=0, device=CPU)
-    params = task.model.parameters()
+    params = task.module.parameters()
     if optimizer == "fromage":
         rule: torch.optim.Optimizer = Fromage(params, lr=0.01)
     elif optimizer == "adam":
         rule = torch.optim.Adam(params, lr=1e-4, fused=True)
     else:
         rule = torch.optim.SGD(params, lr=0.01, momentum=0.9, fused=True)
-    program, done = Program(task, rule, window=1000), 0
+    program, done = Program(task, [rule], window=1000), 0
 
     def steps(count: int) -> None:
         nonlocal done
         for _ in range(count):
-            program.step(done, [1.0])
+            program.training_step(done, [1.0])
             done += 1
-        program.look(done)
+        program.fetch_window(done)
 
     return steps
 

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from reltrust import experiment
+from reltrust.records.identity import comparison_id
 from reltrust.settings import Settings, parse
 from reltrust.sweeps.grids import Point, expand
 
@@ -24,6 +27,10 @@ GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+EXPERIMENTS = experiment.names()
+RUNS = [(name, scale) for name in EXPERIMENTS for scale in experiment.scales(name)]
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -55,7 +62,7 @@ def test_the_keys_of_an_optimizer_are_arguments_of_its_constructor(path: Path) -
     module, _, name = content["target"].rpartition(".")
     allowed = inspect.signature(getattr(importlib.import_module(module), name)).parameters
     assert "params" in allowed
-    assert set(content) - {"name", "target"} <= set(allowed)
+    assert set(content) - {"name", "target", "style"} <= set(allowed)
     assert "lr" in content
 
 
@@ -67,31 +74,43 @@ def test_an_option_bears_the_name_of_its_file(group: str) -> None:
 
 # --- every choice ----------------------------------------------------------------------------------------------------
 
-COMBINED = ("scale", "optimizer", "data")  # in all combinations, below
-
 
 def test_the_groups_are_those_that_these_tests_know() -> None:
-    assert set(GROUPS) == {*COMBINED, "experiment", "launcher", "sweep", "tracking"}
-    assert all(options(group) for group in GROUPS)
+    assert set(GROUPS) == {"data", "experiment", "launcher", "optimizer", "tracking"}
 
 
-@pytest.mark.parametrize("scale", options("scale"))
-@pytest.mark.parametrize("optimizer", options("optimizer"))
-def test_every_scale_optimizer_and_data_set_go_together(scale: str, optimizer: str) -> None:
-    for data in options("data"):
-        resolved = settings(f"scale={scale}", f"optimizer={optimizer}", f"data={data}")
-        assert (resolved.optimizer.name, resolved.data.name) == (optimizer, data)
+@pytest.mark.parametrize(("name", "scale"), RUNS)
+def test_every_scale_of_every_experiment_goes_with_every_optimizer(name: str, scale: str) -> None:
+    for optimizer in options("optimizer"):
+        resolved = settings(f"experiment={name}", f"scale={scale}", f"optimizer={optimizer}")
+        assert (resolved.experiment, resolved.optimizer.name) == (name, optimizer)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_scale_of_an_experiment_is_a_comparison_of_its_own(name: str) -> None:
+    ids = {comparison_id(settings(f"experiment={name}", f"scale={scale}")) for scale in experiment.scales(name)}
+    assert len(ids) == len(experiment.scales(name))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_has_a_page_a_quick_and_a_smoke_scale_and_axes_that_are_keys(name: str) -> None:
+    folder = ROOT / "experiments" / name
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
+    assert {"quick", "smoke"} <= set(experiment.scales(name))
+    subject = experiment.load(name)
+    keys = {field.name for field in fields(subject)}  # type: ignore[arg-type]
+    assert {*subject.axes, *(subject.pack_keys or ())} <= keys
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group in GROUPS if group not in COMBINED for option in options(group)]
+    ("group", "option"),
+    [(group, option) for group in GROUPS if group not in ("experiment", "optimizer") for option in options(group)],
 )
-def test_every_other_option_composes_to_valid_settings_at_every_scale(group: str, option: str) -> None:
-    for scale in options("scale"):
-        resolved = settings(f"scale={scale}", f"{group}={option}")
-        assert resolved.experiment in options("experiment")
-        if group == "experiment":
-            assert resolved.experiment == option
+def test_every_other_option_composes_to_valid_settings(group: str, option: str) -> None:
+    resolved = settings(f"{group}={option}", "scale=smoke")
+    if group == "data":
+        assert resolved.data is not None
+        assert resolved.data.name == option
 
 
 @pytest.mark.parametrize("mode", options("tracking"))
@@ -99,8 +118,8 @@ def test_a_tracking_option_sets_the_mode_of_its_name(mode: str) -> None:
     assert settings(f"tracking={mode}").tracking.mode == mode
 
 
-def test_a_scale_that_names_no_data_set_leaves_the_choice_to_the_experiment() -> None:
-    found = {scale: settings(f"scale={scale}").data.name for scale in options("scale")}
+def test_every_scale_of_the_depth_benchmark_names_its_data_set() -> None:
+    found = {scale: settings(f"scale={scale}").data.name for scale in experiment.scales("mlp_depth")}
     assert found == {"paper": "mnist", "quick": "digits", "smoke": "digits"}
 
 
@@ -180,7 +199,7 @@ def test_the_smoke_sweep_is_small() -> None:
     assert len(points("smoke")) <= 12
 
 
-@pytest.mark.parametrize("scale", options("scale"))
+@pytest.mark.parametrize("scale", experiment.scales("mlp_depth"))
 def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
     bases = {
         optimizer: OmegaConf.to_container(composed(f"scale={scale}", f"optimizer={optimizer}"), resolve=True)
@@ -194,7 +213,6 @@ def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
         assert (resolved.optimizer.name, resolved.optimizer.lr) == (point["optimizer"], point["optimizer.lr"])
 
 
-@pytest.mark.parametrize("name", options("sweep"))
-def test_every_sweep_has_grids_for_every_scale(name: str) -> None:
-    for scale in options("scale"):
-        assert expand(OmegaConf.to_container(composed(f"sweep={name}", f"scale={scale}").sweep.grids, resolve=True), {})
+@pytest.mark.parametrize(("name", "scale"), RUNS)
+def test_every_experiments_sweep_has_grids_for_every_scale(name: str, scale: str) -> None:
+    assert expand(OmegaConf.to_container(composed(f"sweep={name}", f"scale={scale}").sweep.grids, resolve=True), {})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from reltrust.errors import SettingsError
+from reltrust.experiment import load
 from reltrust.records.identity import comparison_id, run_directory, run_id, semantic
-from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Machine, MlpDepth, Settings, Tracking, parse
+from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Machine, Settings, Tracking, parse
 
 ROOT = Path(__file__).resolve().parents[1]
+SUBJECT: Any = load("mlp_depth")
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "configs" / "optimizer").glob("*.yaml"))
 
 Config = dict[str, Any]
@@ -60,7 +62,6 @@ def changed(config: Config, keys: Keys, value: Any) -> Config:
 
 # Another allowed value where one does not follow from the type. A new key with words for values needs a line here.
 OTHERS: dict[str, Any] = {
-    "experiment": "another_experiment",
     "task.init": "he",
     "data.name": "mnist5k",
     "optimizer.name": "another",
@@ -99,8 +100,8 @@ def other(keys: Keys, value: Any) -> Any:
 def semantic_changes(config: Config) -> Iterator[tuple[str, Settings]]:
     """For every key that decides a result: its name, and settings that differ in it alone."""
     for keys, value in leaves({key: part for key, part in config.items() if key not in MACHINE_FIELDS}):
-        if keys == ("task", "name"):
-            continue  # there is one task only: see the test of that name
+        if keys == ("experiment",) or keys[:2] == ("optimizer", "style"):
+            continue  # see the tests of these
         if keys == ("schedule", "name"):
             yield "schedule.name", parse({**config, "schedule": {"name": "constant"}})
             continue
@@ -114,9 +115,8 @@ def semantic_changes(config: Config) -> Iterator[tuple[str, Settings]]:
 def test_every_setting_that_decides_the_result_changes_the_run(optimizer: str) -> None:
     config = smoke(f"optimizer={optimizer}")
     ids = {name: run_id(settings) for name, settings in semantic_changes(config)}
-    hyperparameters = {f"optimizer.{key}" for key in config["optimizer"]}
+    hyperparameters = {f"optimizer.{key}" for key in config["optimizer"] if key != "style"}
     assert {
-        "experiment",
         "seed",
         "schedule.name",
         "schedule.decay",
@@ -149,17 +149,28 @@ def test_the_order_of_milestones_and_betas_is_part_of_them() -> None:
     assert run_id(parse(swapped)) != run_id(parse(adam))
 
 
-def test_there_is_one_task_and_its_name_is_part_of_the_identity() -> None:
-    """When a second task comes, ``semantic_changes`` has to change the name as well."""
-    assert get_args(get_type_hints(MlpDepth)["name"]) == ("mlp_depth",)
-    assert get_type_hints(Settings)["task"] is MlpDepth
-    assert semantic(parse(smoke()))["task"]["name"] == "mlp_depth"
+def test_the_experiment_is_part_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = smoke()
+    monkeypatch.setattr("reltrust.experiment.load", lambda _: SUBJECT)
+    assert run_id(parse({**config, "experiment": "another"})) != run_id(parse(config))
+
+
+def test_how_an_optimizer_is_drawn_is_no_part_of_the_identity() -> None:
+    config = smoke("optimizer=adam")
+    plain = changed(config, ("optimizer", "style"), {"label": "Another", "color": "#123456"})
+    assert parse(plain) != parse(config)
+    assert run_id(parse(plain)) == run_id(parse(config))
+
+
+def test_a_part_that_an_experiment_has_no_use_for_is_no_part_of_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SUBJECT, "check", lambda *_: None)
+    assert "data" not in semantic(parse({**smoke(), "data": None}))
 
 
 def test_a_raised_protocol_is_another_run_and_another_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = parse(smoke())
     before = run_id(settings), comparison_id(settings)
-    monkeypatch.setattr(MlpDepth, "protocol", MlpDepth.protocol + 1)
+    monkeypatch.setattr(SUBJECT, "protocol", SUBJECT.protocol + 1)
     after = run_id(settings), comparison_id(settings)
     assert all(one != two for one, two in zip(before, after, strict=True))
 
@@ -213,7 +224,7 @@ def test_a_default_that_is_given_explicitly_is_the_same_run(optimizer: str) -> N
 
 
 def test_the_group_that_is_the_default_may_be_named() -> None:
-    named = smoke("experiment=mlp_depth", "optimizer=fromage", "data=digits", "launcher=joblib", "tracking=none")
+    named = smoke("experiment=mlp_depth", "optimizer=fromage", "data=digits", "launcher=processes", "tracking=none")
     assert run_id(parse(named)) == run_id(parse(smoke()))
 
 
@@ -248,13 +259,17 @@ def test_a_comparison_leaves_out_the_optimizer_the_seed_and_the_depth_and_nothin
     same = comparison_id(parse(config))
     assert same == comparison_id(parse(smoke()))
     left_out = {name for name, settings in semantic_changes(config) if comparison_id(settings) == same}
-    assert left_out == {"seed", "task.hidden_layers", *(f"optimizer.{key}" for key in config["optimizer"])}
+    assert left_out == {
+        "seed",
+        "task.hidden_layers",
+        *(f"optimizer.{key}" for key in config["optimizer"] if key != "style"),
+    }
 
 
 def test_what_is_hashed_can_be_read_and_holds_the_protocol() -> None:
     settings = parse(smoke("trainer.precision=bf16"))
     content = semantic(settings)
-    assert content["protocol"] == MlpDepth.protocol
+    assert content["protocol"] == SUBJECT.protocol
     assert set(content) == set(asdict(settings)) - set(MACHINE_FIELDS) | {"protocol"}
     assert json.loads(json.dumps(content)) == content
 

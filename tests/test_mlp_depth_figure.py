@@ -1,54 +1,75 @@
 """The depth figure: the published numbers, what is drawn from a table of runs, and which verdicts it may give."""
 
-import importlib.util
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
+from reltrust.experiments.mlp_depth import figure
 
+from hydra_plugins.reltrust_plugins.composer import scales_by_comparison
+from reltrust import experiment
+from reltrust.records.identity import comparison_id
 from reltrust.records.store import Status, Store
 from reltrust.records.summaries import collect
-from reltrust.reporting.analysis import Accuracies, load
+from reltrust.reporting import report
+from reltrust.reporting.selection import Selection, select
+from reltrust.reporting.statistics import Outcomes
+from reltrust.reporting.style import Styles
+from reltrust.reporting.table import load, scales
 from reltrust.settings import Settings, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 Template = Callable[[str], Row]
+Resolve = Callable[..., Settings]
 
 VALUE_CLAIM = "trains up to this many hidden layers"
 PUBLISHED_DEPTHS = {"sgd_momentum": 10, "adam": 22, "fromage": 50}
+MEASURED = {"train_loss": 0.5, "train_accuracy": 0.5, "test_loss": 0.5, "test_accuracy": 0.5}
+STYLES = {path.stem: yaml.safe_load(path.read_text())["style"] for path in (ROOT / "configs/optimizer").glob("*.yaml")}
 
 
-def load_figure() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mlp_depth_figure", ROOT / "experiments" / "mlp_depth" / "figure.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-figure = load_figure()
-
-
+@cache
 def composed(scale: str) -> Settings:
     """The settings of ``experiment=mlp_depth`` at this scale, as the command line would come to them."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = compose("run", overrides=["experiment=mlp_depth", f"scale={scale}"])
     return parse(OmegaConf.to_container(config, resolve=True))
+
+
+@cache
+def scale_names() -> dict[str, str]:
+    """The scales by the comparison that each of them composes to."""
+    return {comparison_id(composed(scale)): scale for scale in experiment.scales("mlp_depth")}
+
+
+def finish(settings: Settings, results: Path, status: Status = Status.FINISHED, **measured: float) -> None:
+    """A run in the store, as if it had been made."""
+    record = Store(results).record(settings)
+    record.begin(settings, "cpu")
+    record.end(status, {"steps": settings.training.steps, "seconds": 1.0} | measured)
+
+
+def collected(results: Path) -> pd.DataFrame:
+    """The table of the store's runs, written by the collector and loaded as the figures load it."""
+    assert collect(results, "mlp_depth", scale_names()) is not None
+    return load(results, "mlp_depth")
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +79,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
     def row(scale: str) -> Row:
         if scale not in rows:
-            results, settings = tmp_path_factory.mktemp(scale), composed(scale)
-            record = Store(results).record(settings)
-            record.begin(settings, "cpu")
-            measured = {"train_loss": 0.5, "train_accuracy": 0.5, "test_loss": 0.5, "test_accuracy": 0.5}
-            record.end(Status.FINISHED, {"steps": settings.training.steps, **measured, "seconds": 1.0})
-            path = collect(results, "mlp_depth")
-            assert path is not None
-            (rows[scale],) = pd.read_csv(path, dtype={"comparison": str}).to_dict("records")
+            results = tmp_path_factory.mktemp(scale)
+            finish(composed(scale), results, **MEASURED)
+            collected(results)
+            table = pd.read_csv(results / "summaries" / "mlp_depth.csv", dtype={"comparison": str})
+            (rows[scale],) = table.to_dict("records")
         return dict(rows[scale])
 
     return row
@@ -73,25 +91,33 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 def run_of(base: Row, optimizer: str, depth: int, accuracy: float, *, lr: float = 0.01, seed: int = 0) -> Row:
     changes = {"optimizer": optimizer, "hidden_layers": depth, "lr": lr, "seed": seed, "train_accuracy": accuracy}
-    return {**base, **changes, "train_loss": 1 - accuracy, "run": f"{optimizer}/depth{depth}-lr{lr}-seed{seed}"}
+    look = {"style": json.dumps(STYLES.get(optimizer, {}))}
+    return {**base, **changes, **look, "train_loss": 1 - accuracy, "run": f"{optimizer}/depth{depth}-lr{lr}-seed{seed}"}
 
 
-def reaching(base: Row, reached: dict[str, int], *, seeds: int = 1, depths: tuple[int, ...] = (2, 4, 8)) -> list[Row]:
+def reaching(
+    base: Row,
+    reached: dict[str, int],
+    *,
+    seeds: int = 1,
+    depths: tuple[int, ...] = (2, 4, 8),
+    lrs: tuple[float, ...] = (0.01,),
+) -> list[Row]:
     """Runs of each optimizer that train up to a depth and not further."""
     return [
-        run_of(base, optimizer, depth, 0.8 if depth <= deepest else 0.11, seed=seed)
+        run_of(base, optimizer, depth, 0.8 if depth <= deepest else 0.11, seed=seed, lr=lr)
         for optimizer, deepest in reached.items()
         for depth in depths
+        for lr in lrs
         for seed in range(seeds)
     ]
 
 
 def like_the_published(base: Row) -> list[Row]:
     """The authors' numbers as if they were ours."""
-    theirs = figure.published().query("quantity == 'run'")
     return [
-        run_of(base, row.optimizer, row.hidden_layers, row.accuracy, lr=row.lr)
-        for row in theirs.itertuples(index=False)
+        run_of(base, row.optimizer, row.hidden_layers, row.train_accuracy, lr=row.lr)
+        for row in figure.RUNS.itertuples(index=False)
     ]
 
 
@@ -101,21 +127,38 @@ def write(results: Path, rows: list[Row]) -> Path:
     return results
 
 
+def selected(results: Path) -> Selection:
+    """Where the table has one comparison."""
+    ((scale, runs),) = scales(load(results, "mlp_depth"))
+    return select(runs, figure.DEPTH, scale)
+
+
 def judged(results: Path) -> dict[str, tuple[str, str, str]]:
-    """(published, ours, verdict) of each claim, where the table has one comparison."""
-    table = load(results, "mlp_depth")
-    found = figure.judge(table, figure.protocol_name(table))
+    """(published, ours, verdict) of each claim that states the scale, where the table has one comparison."""
+    ours = selected(results)
+    found = [claim.judged(ours) for claim in figure.REPORT.claims if ours.scale in claim.scales]
     return {judgement.claim: (judgement.published, judgement.ours, str(judgement.verdict)) for judgement in found}
 
 
 def printed(text: str) -> dict[str, tuple[str, str, str]]:
-    """The same, read from the text of a report on one protocol."""
+    """The same, read from the text of a report on one scale."""
     cells = [re.split(r"\s{2,}", line) for line in text.splitlines()]
     return {row[0]: (row[1], row[2], row[3]) for row in cells if len(row) == 4 and row[0] != "claim"}
 
 
-def drawn(results: Path) -> list[str]:
+def axes_of(results: Path, draw: Callable[[Selection, Styles], Any] = figure.draw_depth) -> Any:
+    """The first axes of a figure, closed."""
+    drawn = draw(selected(results), Styles(load(results, "mlp_depth"), also=figure.RUNS["arm"].unique()))
+    plt.close(drawn)
+    return drawn.axes[0]
+
+
+def files(results: Path) -> list[str]:
     return sorted(path.name for path in (results / "figures").iterdir())
+
+
+def names_of(scale: str) -> list[str]:
+    return [f"mlp_depth-{scale}{end}.{kind}" for end in ("-lr", "") for kind in ("pdf", "png")]
 
 
 # --- the published numbers -------------------------------------------------------------------------------------------
@@ -123,88 +166,178 @@ def drawn(results: Path) -> list[str]:
 
 @pytest.mark.parametrize(("optimizer", "depth"), PUBLISHED_DEPTHS.items())
 def test_the_published_runs_reach_the_published_depths(optimizer: str, depth: int) -> None:
-    theirs = figure.published().query("quantity == 'run' and optimizer == @optimizer").assign(seed=0)
-    assert Accuracies.of(theirs).trainable_depth() == depth
+    theirs = Outcomes.of(select(figure.RUNS, figure.DEPTH, "published"), optimizer)
+    assert theirs is not None
+    assert theirs.statistic(figure.trainable_depth) == depth
+
+
+def test_of_the_published_runs_nothing_is_left_out() -> None:
+    assert select(figure.RUNS, figure.DEPTH, "published").left_out == ()
 
 
 def test_every_published_number_has_a_source_and_is_a_share() -> None:
-    table = figure.published()
+    table = figure.PUBLISHED
     assert set(table["quantity"]) == {"run", "figure"}
+    assert len(figure.RUNS) + len(figure.DRAWN) == len(table)
     assert table["source"].notna().all()
     assert table["source"].str.strip().ne("").all()
-    assert table["accuracy"].between(0, 1).all()
+    assert table["train_accuracy"].between(0, 1).all()
 
 
 def test_a_published_run_has_a_learning_rate_and_stands_there_once() -> None:
-    table = figure.published()
-    theirs = table.query("quantity == 'run'")
-    assert (theirs["lr"] > 0).all()
-    assert theirs.groupby(["optimizer", "hidden_layers"])["lr"].nunique().eq(3).all()
-    assert not table.duplicated(["quantity", "optimizer", "hidden_layers", "lr"]).any()
+    assert (figure.RUNS["lr"] > 0).all()
+    assert figure.RUNS.groupby(["optimizer", "hidden_layers"])["lr"].nunique().eq(3).all()
+    assert not figure.PUBLISHED.duplicated(["quantity", "optimizer", "hidden_layers", "lr"]).any()
 
 
 def test_what_the_authors_drew_is_never_below_their_best_run() -> None:
-    table = figure.published()
     cell = ["optimizer", "hidden_layers"]
-    best = table.query("quantity == 'run'").groupby(cell)["accuracy"].max()
-    as_drawn = table.query("quantity == 'figure'").set_index(cell)["accuracy"]
+    best = figure.RUNS.groupby(cell)["train_accuracy"].max()
+    as_drawn = figure.DRAWN.set_index(cell)["train_accuracy"]
     assert len(as_drawn) == 66
     assert (as_drawn >= best.loc[as_drawn.index] - 1e-6).all()
 
 
-# --- protocols -------------------------------------------------------------------------------------------------------
+# --- trainable depth -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("depths", "accuracies", "deepest"),
+    [
+        ([2, 4, 6], [1.0, 0.9, 0.8], 6),
+        ([2, 4, 6], [1.0, 0.9, 0.1], 4),
+        ([2, 4, 6], [1.0, 0.1, 0.9], 2),  # a hole in the middle
+        ([2, 4, 6], [0.1, 1.0, 1.0], 0),
+        ([2, 4, 6], [1.0, 0.5, 0.499], 4),  # the threshold itself counts
+        ([6, 2, 4], [0.1, 1.0, 0.9], 4),
+        ([], [], 0),
+    ],
+)
+def test_the_trainable_depth_is_the_last_before_the_first_failure(
+    depths: list[int], accuracies: list[float], deepest: int
+) -> None:
+    assert figure.trainable_depth(depths, accuracies) == deepest
+
+
+def test_depths_and_accuracies_must_belong_together() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        figure.trainable_depth([2, 4], [1.0])
+
+
+# --- scales ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", ["paper", "quick", "smoke"])
-def test_a_protocol_is_what_its_scale_composes_to(scale: str, template: Template) -> None:
-    row = template(scale)
-    assert {key: row[key] for key in figure.PROTOCOLS[scale]} == figure.PROTOCOLS[scale]
-    assert figure.protocol_name(pd.DataFrame([row])) == scale
+def test_a_run_to_the_letter_of_a_scale_bears_its_name(scale: str, template: Template) -> None:
+    assert template(scale)["scale"] == scale
 
 
-def test_every_scale_has_a_protocol_and_every_protocol_a_scale() -> None:
-    assert sorted(figure.PROTOCOLS) == sorted(path.stem for path in (ROOT / "configs" / "scale").glob("*.yaml"))
+def test_the_scales_have_a_comparison_each_whatever_the_command_line_says() -> None:
+    assert sorted(scale_names().values()) == experiment.scales("mlp_depth")
+    words = ["sweep=mlp_depth", "scale=smoke", "task.width=7", "data=mnist5k", "optimizer=adam", "seed=4"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for overrides in ([], words):
+            config = loader.load_configuration("run", overrides, RunMode.MULTIRUN)
+            assert scales_by_comparison(loader, config, "mlp_depth") == scale_names()
 
 
-@pytest.mark.parametrize("key", ["data", "width", "batch_size", "steps", "init"])
-def test_runs_that_differ_from_a_protocol_in_one_thing_do_not_bear_its_name(key: str, template: Template) -> None:
-    row = {**template("quick"), "comparison": "01234567"}
-    row[key] = {"data": "mnist5k", "init": "he"}.get(key) or row[key] + 30
-    assert figure.protocol_name(pd.DataFrame([row])) == "01234567"
-
-
-def test_runs_under_another_schedule_do_not_bear_the_name_of_a_protocol(template: Template) -> None:
-    row = {**template("quick"), "comparison": "01234567", "schedule": json.dumps({"name": "constant"})}
-    assert figure.protocol_name(pd.DataFrame([row])) == "01234567"
-
-
-def test_rows_from_before_there_was_a_choice_of_precision_are_fp32(template: Template, tmp_path: Path) -> None:
-    path = tmp_path / "summaries" / "mlp_depth.csv"
-    path.parent.mkdir()
-    rows = pd.DataFrame([run_of(template("quick"), "fromage", 2, 0.9), run_of(template("quick"), "adam", 2, 0.9)])
-    for table in (rows.drop(columns="precision"), rows.assign(precision=[None, "fp32"])):
-        table.to_csv(path, index=False)
-        assert figure.protocol_name(load(tmp_path, "mlp_depth")) == "quick"
-    other = rows.assign(precision="tf32")
-    assert figure.protocol_name(other) not in figure.PROTOCOLS
-    assert "torch init, tf32, 1 seed" in figure.describe_protocol(other, "abc")
-
-
-def test_a_run_that_diverged_early_does_not_change_the_protocol(template: Template, tmp_path: Path) -> None:
-    early = {**run_of(template("quick"), "adam", 2, 0.9, lr=1.0), "status": "diverged"}
-    early |= dict.fromkeys(("train_accuracy", "train_loss", "test_accuracy", "test_loss"))
-    table = load(write(tmp_path, [early, *reaching(template("quick"), {"adam": 4})]), "mlp_depth")
-    assert figure.protocol_name(table) == "quick"
-    assert figure.describe_protocol(table, "quick").endswith("batch 50, 4,800 steps, torch init, 1 seed")
-
-
-def test_other_runs_are_called_other_and_drawn_under_the_name_of_their_comparison(
-    template: Template, tmp_path: Path
+@pytest.mark.parametrize(
+    "words",
+    [
+        "task.width=16",
+        "task.init=he",
+        "data=mnist5k",
+        "training.batch_size=30",
+        "training.steps=240",
+        "training.evaluate_every=30",
+        "schedule.every=60",
+        "trainer.precision=tf32",
+    ],
+)
+def test_a_run_with_one_changed_setting_does_not_bear_the_name_of_a_scale(
+    words: str, settings: Resolve, tmp_path: Path
 ) -> None:
-    other = {**template("quick"), "width": 48, "comparison": "01234567"}
-    text = figure.report(write(tmp_path, reaching(other, {"adam": 4}, seeds=2)))
-    assert text.startswith("mlp_depth, other protocol: digits, width 48, batch 50, 4,800 steps, torch init, 2 seeds\n")
-    assert drawn(tmp_path) == [f"mlp_depth-01234567{end}.{kind}" for end in ("-lr", "") for kind in ("pdf", "png")]
+    changed = settings(words)
+    finish(changed, tmp_path, **MEASURED)
+    (row,) = collected(tmp_path).to_dict("records")
+    assert row["scale"] == row["comparison"] == comparison_id(changed)[:8]
+
+
+@pytest.mark.parametrize(
+    "words", ["optimizer=adam", "optimizer.lr=0.3", "seed=7", "task.hidden_layers=4", "machine.threads=2"]
+)
+def test_what_the_figure_varies_and_where_a_run_was_made_is_no_matter_of_the_scale(
+    words: str, settings: Resolve, tmp_path: Path
+) -> None:
+    finish(settings(words), tmp_path, **MEASURED)
+    assert collected(tmp_path)["scale"].tolist() == ["smoke"]
+
+
+def test_runs_with_a_changed_setting_are_drawn_under_the_id_of_their_comparison(
+    settings: Resolve, tmp_path: Path
+) -> None:
+    other = settings("task.width=16")
+    for run in (other, settings("task.width=16", "seed=1"), settings()):
+        finish(run, tmp_path, **MEASURED)
+    collected(tmp_path)
+    other_id = comparison_id(other)[:8]
+    text = report.write(tmp_path, "mlp_depth", only=other_id)
+    assert text.startswith(f"mlp_depth, scale {other_id}\nno claim can be judged at this scale\n")
+    assert files(tmp_path) == names_of(other_id)
+    report.write(tmp_path, "mlp_depth")
+    assert files(tmp_path) == sorted(names_of(other_id) + names_of("smoke"))
+
+
+def test_a_run_that_diverged_early_bears_the_name_of_its_scale(settings: Resolve, tmp_path: Path) -> None:
+    finish(settings("optimizer.lr=9"), tmp_path, Status.DIVERGED, diverged_at=7, steps=30)
+    finish(settings(), tmp_path, **MEASURED)
+    assert collected(tmp_path)["scale"].tolist() == ["smoke", "smoke"]
+    assert figure.title(selected(tmp_path)).endswith("batch 50, 120 steps, torch init, 1 seed")
+
+
+def test_older_rows_without_a_scale_get_its_name_when_the_table_is_written_again(
+    template: Template, settings: Resolve, tmp_path: Path
+) -> None:
+    unknown = {**template("paper"), "comparison": "01234567"}
+    older = [run_of(base, "adam", 2, 0.9) for base in (template("quick"), unknown)]
+    write(tmp_path, [{key: value for key, value in row.items() if key not in ("scale", "style")} for row in older])
+    assert load(tmp_path, "mlp_depth")["scale"].tolist() == ["b6def528", "01234567"]
+    finish(settings(), tmp_path, **MEASURED)
+    assert sorted(collected(tmp_path)["scale"]) == ["01234567", "quick", "smoke"]
+    assert sorted(collected(tmp_path)["scale"]) == ["01234567", "quick", "smoke"]  # and keep it
+
+
+def test_the_style_of_an_optimizers_config_is_a_column_of_the_table(settings: Resolve, tmp_path: Path) -> None:
+    for name in ("adam", "fromage"):
+        finish(settings(f"optimizer={name}"), tmp_path, **MEASURED)
+    finish(settings("optimizer=sgd", "optimizer.name=mine", "optimizer.style={label: Mine}"), tmp_path, **MEASURED)
+    styles = Styles(collected(tmp_path))
+    assert [styles.label(arm) for arm in ("adam", "fromage", "mine")] == ["Adam", "Fromage", "Mine"]
+    assert [styles.line(arm)["color"] for arm in ("adam", "fromage")] == ["#0072B2", "#D55E00"]
+
+
+def test_a_sweep_at_a_scale_is_drawn_under_its_name(
+    reltrust: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    answer = reltrust("-m", "scale=smoke", "optimizer=adam", "optimizer.lr=0.01", "seed=0", "machine.device=cpu")
+    assert answer.returncode == 0, answer.stderr
+    text = report.write(tmp_path / "results", "mlp_depth")
+    assert text.startswith("mlp_depth, scale smoke\n")
+    assert files(tmp_path / "results") == names_of("smoke")
+
+
+@pytest.mark.parametrize("earlier", [{}, {"precision": None}, {"precision": "fp32"}], ids=["absent", "empty", "fp32"])
+def test_the_title_says_how_runs_were_made_and_a_precision_that_is_not_the_published_one(
+    earlier: Row, template: Template, tmp_path: Path
+) -> None:
+    rows = [run_of(template("quick"), "fromage", 2, 0.9), run_of(template("quick"), "adam", 2, 0.9)]
+    old = [{key: value for key, value in row.items() if key != "precision"} | earlier for row in rows]
+    facts = "digits, width 64, batch 50, 4,800 steps, torch init"
+    assert figure.title(selected(write(tmp_path, old))) == f"quick protocol: {facts}, 1 seed"
+    other = [{**row, "precision": "tf32", "seed": seed} for row in rows for seed in (0, 1)]
+    assert figure.title(selected(write(tmp_path, other))) == f"quick protocol: {facts}, tf32, 2 seeds"
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -212,13 +345,13 @@ def test_other_runs_are_called_other_and_drawn_under_the_name_of_their_compariso
 
 def test_both_figures_are_drawn_and_drawn_again_with_the_same_bytes(template: Template, tmp_path: Path) -> None:
     results = write(tmp_path, reaching(template("quick"), {"fromage": 8, "adam": 4, "sgd_momentum": 2}))
-    text = figure.report(results)
-    names = [f"mlp_depth-quick{end}.{kind}" for end in ("-lr", "") for kind in ("pdf", "png")]
-    assert drawn(results) == names
+    text = report.write(results, "mlp_depth")
+    names = names_of("quick")
+    assert files(results) == names
     first = {name: (results / "figures" / name).read_bytes() for name in names}
     assert all(first.values())
     assert all(str(results / "figures" / name) in text for name in names)
-    assert figure.report(results) == text
+    assert report.write(results, "mlp_depth") == text
     assert {name: (results / "figures" / name).read_bytes() for name in names} == first
 
 
@@ -226,40 +359,45 @@ def test_other_numbers_give_another_figure(template: Template, tmp_path: Path) -
     pictures = []
     for folder, depth in (("a", 2), ("b", 4)):
         results = write(tmp_path / folder, reaching(template("quick"), {"adam": depth}))
-        figure.report(results)
+        report.write(results, "mlp_depth")
         pictures.append((results / "figures" / "mlp_depth-quick.png").read_bytes())
     assert pictures[0] != pictures[1]
 
 
-def test_every_protocol_in_the_table_has_figures_and_only_limits_them_to_one(
-    template: Template, tmp_path: Path
-) -> None:
+def test_every_scale_in_the_table_has_figures_and_only_limits_them_to_one(template: Template, tmp_path: Path) -> None:
     rows = reaching(template("quick"), {"adam": 4}) + reaching(template("smoke"), {"adam": 4})
     results = write(tmp_path, rows)
-    alone = figure.report(results, only="smoke")
-    assert "smoke protocol" in alone
-    assert "quick protocol" not in alone
-    assert not [name for name in drawn(results) if "quick" in name]
-    both = figure.report(results)
-    assert "smoke protocol" in both
-    assert "quick protocol" in both
-    assert len(drawn(results)) == 8
+    alone = report.write(results, "mlp_depth", only="smoke")
+    assert "scale smoke" in alone
+    assert "scale quick" not in alone
+    assert files(results) == names_of("smoke")
+    both = report.write(results, "mlp_depth")
+    assert "scale smoke" in both
+    assert "scale quick" in both
+    assert files(results) == names_of("quick") + names_of("smoke")
 
 
-def test_a_protocol_without_runs_is_said_to_have_none(template: Template, tmp_path: Path) -> None:
+def test_a_scale_without_runs_is_said_to_have_none(template: Template, tmp_path: Path) -> None:
     results = write(tmp_path, reaching(template("quick"), {"adam": 4}))
-    assert "no runs of the protocol paper" in figure.report(results, only="paper")
+    said = report.write(results, "mlp_depth", only="paper")
+    assert said == f"mlp_depth: no runs of the scale paper in {results}/summaries"
     assert not (results / "figures").exists()
 
 
-def test_the_published_points_are_drawn_beside_runs_of_their_protocol_only(template: Template, tmp_path: Path) -> None:
-    labels = {}
+def test_the_published_points_are_drawn_beside_runs_of_their_scale_only(template: Template, tmp_path: Path) -> None:
+    legends = {}
     for scale in ("paper", "quick"):
-        results = write(tmp_path / scale, reaching(template(scale), {"fromage": 4}))
-        axes = figure.draw_depth(load(results, "mlp_depth"), scale).axes[0]
-        labels[scale] = axes.get_legend_handles_labels()[1]
-        plt.close("all")
-    assert labels == {"paper": ["as published", "Fromage"], "quick": ["Fromage"]}
+        axes = axes_of(write(tmp_path / scale, reaching(template(scale), {"fromage": 4})))
+        legends[scale] = axes.get_legend_handles_labels()[1]
+    assert legends == {"paper": ["as published", "Fromage"], "quick": ["Fromage"]}
+
+
+def test_a_published_optimizer_without_runs_of_ours_is_drawn_too(template: Template, tmp_path: Path) -> None:
+    results = write(tmp_path, reaching(template("paper"), {"fromage": 4}))
+    hollow = [line for line in axes_of(results).get_lines() if line.get_markerfacecolor() == "none"]
+    points = {len(line.get_xdata()) for line in hollow}
+    assert len(hollow) == len(PUBLISHED_DEPTHS) + 1  # and the legend's
+    assert points == {0, *figure.DRAWN.groupby("arm").size()}
 
 
 def test_the_line_goes_through_the_means_at_the_chosen_learning_rates(template: Template, tmp_path: Path) -> None:
@@ -270,39 +408,64 @@ def test_the_line_goes_through_the_means_at_the_chosen_learning_rates(template: 
         for (depth, lr), accuracies in cells.items()
         for seed, accuracy in enumerate(accuracies)
     ]
-    axes = figure.draw_depth(load(write(tmp_path, rows), "mlp_depth"), "quick").axes[0]
-    (line,) = [line for line in axes.get_lines() if line.get_label() == "Adam"]
+    (line,) = [line for line in axes_of(write(tmp_path, rows)).get_lines() if line.get_label() == "Adam"]
     assert line.get_xydata().tolist() == [[2, pytest.approx(0.8)], [4, pytest.approx(0.6)]]
-    plt.close("all")
 
 
 @pytest.mark.parametrize("count", [3, 7])
 def test_every_learning_rate_has_a_line(count: int, template: Template, tmp_path: Path) -> None:
     lrs = [10.0**-power for power in range(count)]
     rows = [run_of(template("quick"), "adam", depth, 0.9, lr=lr) for depth in (2, 4) for lr in lrs]
-    axes = figure.draw_learning_rates(load(write(tmp_path, rows), "mlp_depth"), "quick").axes[0]
+    axes = axes_of(write(tmp_path, rows), figure.draw_learning_rates)
     assert axes.get_legend_handles_labels()[1] == [f"{lr:g}" for lr in lrs]
-    plt.close("all")
 
 
 def test_runs_that_all_diverged_are_drawn_as_zeros(template: Template, tmp_path: Path) -> None:
-    measured = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
     rows = [
-        {key: value for key, value in row.items() if key not in measured} | {"status": "diverged", "steps": 30}
+        {key: value for key, value in row.items() if key not in MEASURED} | {"status": "diverged", "steps": 30}
         for row in reaching(template("quick"), {"adam": 4})
     ]  # what the collector writes if no run came to an accuracy: the columns are not there
     results = write(tmp_path, rows)
-    assert load(results, "mlp_depth")["accuracy"].eq(0.0).all()
-    figure.report(results)
-    assert len(drawn(results)) == 4
+    assert selected(results).best["value"].eq(0.0).all()
+    report.write(results, "mlp_depth")
+    assert len(files(results)) == 4
 
 
 def test_every_cell_stands_beside_its_published_number(template: Template, tmp_path: Path) -> None:
     rows = [run_of(template("quick"), "adam", 20, accuracy, seed=seed) for seed, accuracy in enumerate((0.5, 0.7))]
-    figure.report(write(tmp_path, rows))
+    report.write(write(tmp_path, rows), "mlp_depth")
     (cell,) = pd.read_csv(tmp_path / "summaries" / "mlp_depth-quick-selected.csv").to_dict("records")
     assert (cell["n"], cell["mean"], cell["published"], cell["published_lr"]) == (2, 0.6, 0.9999, 0.0001)
     assert cell["std"] == pytest.approx(0.2 / 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("depth", "lr", "accuracy", "line"),
+    [
+        # Regression: a point of the line and a row of the table, but no part of the verdict.
+        (8, 0.03, 1.0, "left out: 1 run of adam at hidden_layers=8: lr=0.03 with seed 0 cannot be compared"),
+        # Regression: a depth that ended the depths that train.
+        (3, 0.01, 0.11, "left out: 1 run of adam at hidden_layers=3: 1 of 3 values of lr"),
+    ],
+    ids=["learning rate", "depth"],
+)
+def test_a_stray_run_changes_neither_figure_nor_table_nor_verdict_and_is_named(
+    depth: int, lr: float, accuracy: float, line: str, template: Template, tmp_path: Path
+) -> None:
+    grid = reaching(template("quick"), {"fromage": 8, "adam": 4}, seeds=3, lrs=(0.1, 0.01, 0.001))
+    stray = run_of(template("quick"), "adam", depth, accuracy, lr=lr)
+    texts, written = [], []
+    for folder, rows in (("without", grid), ("with", [*grid, stray])):
+        results = write(tmp_path / folder, rows)
+        texts.append(report.write(results, "mlp_depth"))
+        paths = [*(results / "figures").iterdir(), results / "summaries" / "mlp_depth-quick-selected.csv"]
+        written.append({path.name: path.read_bytes() for path in paths})
+    assert len(written[0]) == 5
+    assert written[0] == written[1]
+    assert printed(texts[0]) == printed(texts[1])
+    assert printed(texts[0])["Fromage trains deeper perceptrons than Adam"][1].startswith("8 > 4 (n=3,")
+    assert "left out" not in texts[0]
+    assert [said[: len(line)] for said in texts[1].splitlines() if said.startswith("left out")] == [line]
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -313,30 +476,50 @@ def test_the_published_numbers_fed_as_ours_reproduce_every_claim(template: Templ
     assert len(found) == 6
     assert {verdict for _, _, verdict in found.values()} == {"reproduced"}
     values = {claim: cells for claim, cells in found.items() if VALUE_CLAIM in claim}
-    assert [ours for _, ours, _ in values.values()] == ["50 (n=1)", "22 (n=1)", "10 (n=1)"]
-    assert [published for published, _, _ in values.values()] == ["50 (the deepest tried)", "22", "10"]
+    # In whatever order the claims stand.
+    assert sorted(cells[:2] for cells in values.values()) == [
+        ("10", "10 (n=1)"),
+        ("22", "22 (n=1)"),
+        ("50 (the deepest tried)", "50 (n=1)"),
+    ]
     orders = [cells[:2] for claim, cells in found.items() if VALUE_CLAIM not in claim]
     assert orders == [("50 > 22", "50 > 22 (n=1)"), ("50 > 10", "50 > 10 (n=1)"), ("22 > 10", "22 > 10 (n=1)")]
 
 
-def test_the_quick_protocol_is_compared_in_order_and_never_in_value(template: Template, tmp_path: Path) -> None:
-    text = figure.report(write(tmp_path, like_the_published(template("quick"))))
-    assert "Not the published protocol: compared in order, not in value." in text
-    found = printed(text)
-    assert {cells[1:] for claim, cells in found.items() if VALUE_CLAIM in claim} == {("-", "not run")}
-    assert {verdict for claim, (_, _, verdict) in found.items() if VALUE_CLAIM not in claim} == {"reproduced"}
+def test_the_quick_scale_is_compared_in_order_and_never_in_value(template: Template, tmp_path: Path) -> None:
+    found = printed(report.write(write(tmp_path, like_the_published(template("quick"))), "mlp_depth"))
+    assert len(found) == 3
+    assert not [claim for claim in found if VALUE_CLAIM in claim]
+    assert {verdict for _, _, verdict in found.values()} == {"reproduced"}
 
 
-def test_another_protocol_is_never_compared_in_value_either(template: Template, tmp_path: Path) -> None:
-    other = {**template("paper"), "width": 512}
-    found = judged(write(tmp_path, reaching(other, dict.fromkeys(PUBLISHED_DEPTHS, 8))))
-    assert {verdict for claim, (_, _, verdict) in found.items() if VALUE_CLAIM in claim} == {"not run"}
+@pytest.mark.parametrize("other", [{"scale": "smoke"}, {"scale": None, "comparison": "01234567", "width": 512}])
+def test_under_a_scale_that_no_claim_names_nothing_is_judged(other: Row, template: Template, tmp_path: Path) -> None:
+    # As 120 steps of a smoke run prove nothing, and a protocol of one's own is not the published one.
+    text = report.write(write(tmp_path, like_the_published({**template("paper"), **other})), "mlp_depth")
+    assert "no claim can be judged at this scale" in text
+    assert printed(text) == {}
+    assert len(files(tmp_path)) == 4
 
 
-def test_a_smoke_run_proves_no_claim(template: Template, tmp_path: Path) -> None:
-    text = figure.report(write(tmp_path, like_the_published(template("smoke"))))
-    assert "says nothing about the claims" in text
-    assert {verdict for _, _, verdict in printed(text).values()} == {"not run"}
+def test_claims_of_scales_without_runs_are_not_run(template: Template, tmp_path: Path) -> None:
+    def verdicts() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {"quick": [], "paper": []}
+        for line in report.claims_table(tmp_path).splitlines()[2:]:
+            _, place, *_, ours, verdict, _, _, _ = (cell.strip() for cell in line.split("|"))
+            if place.startswith(figure.REPORT.title):
+                found[place.removeprefix(f"{figure.REPORT.title}, ")].append(verdict.strip("*"))
+                assert (ours == "-") == (verdict == "**not run**")
+        return found
+
+    nothing = {"quick": ["not run"] * 3, "paper": ["not run"] * 6}
+    assert verdicts() == nothing
+    write(tmp_path, like_the_published(template("smoke")))
+    assert verdicts() == nothing
+    write(tmp_path, like_the_published(template("quick")))
+    assert verdicts() == {**nothing, "quick": ["reproduced"] * 3}
+    write(tmp_path, like_the_published(template("quick")) + like_the_published(template("paper")))
+    assert verdicts() == {"quick": ["reproduced"] * 3, "paper": ["reproduced"] * 6}
 
 
 def test_the_wrong_order_and_wrong_depths_are_not_reproduced(template: Template, tmp_path: Path) -> None:
@@ -368,14 +551,25 @@ def test_what_was_not_run_is_not_judged(template: Template, tmp_path: Path) -> N
 
 
 def test_several_seeds_give_an_interval(template: Template, tmp_path: Path) -> None:
-    rows = reaching(template("quick"), {"fromage": 8, "adam": 2}, seeds=2)
-    rows += reaching(template("quick"), {"sgd_momentum": 2}, seeds=2)
-    orders = [cells[1:] for cells in judged(write(tmp_path, rows)).values()][:3]
-    assert orders == [
+    rows = reaching(template("quick"), {"fromage": 8, "adam": 2, "sgd_momentum": 2}, seeds=2)
+    assert [cells[1:] for cells in judged(write(tmp_path, rows)).values()] == [
         ("8 > 2 (n=2, difference in [6, 6])", "reproduced"),
         ("8 > 2 (n=2, difference in [6, 6])", "reproduced"),
         ("2 vs 2 (n=2, difference in [0, 0])", "partly"),
     ]
+
+
+def test_more_seeds_at_some_depths_than_at_others_are_judged_by_all_of_them(template: Template, tmp_path: Path) -> None:
+    # Regression: only the seeds that ran the whole grid counted, here one, and there was no interval.
+    base = template("quick")
+    rows = reaching(base, {"fromage": 8}, depths=(2, 4), seeds=3) + reaching(base, {"fromage": 8}, depths=(8,))
+    # Adam at depth 4: 0.57 over three seeds, below the threshold where the third is drawn twice.
+    adam = {2: (0.8, 0.8, 0.8), 4: (0.8, 0.8, 0.11), 8: (0.11,)}
+    rows += [run_of(base, "adam", depth, one, seed=seed) for depth, own in adam.items() for seed, one in enumerate(own)]
+    first = judged(write(tmp_path, rows))
+    ours, verdict = first["Fromage trains deeper perceptrons than Adam"][1:]
+    assert (ours, verdict) == ("8 > 4 (n=1, difference in [4, 6])", "reproduced")
+    assert judged(tmp_path) == first
 
 
 def test_runs_with_other_hyperparameters_are_not_taken_for_seeds_of_the_same_optimizer(
@@ -388,6 +582,32 @@ def test_runs_with_other_hyperparameters_are_not_taken_for_seeds_of_the_same_opt
     variant = {**base, "hyperparameters": json.dumps({"momentum": 0.5})}
     rows += reaching(variant, {"sgd_momentum": 0})
     assert judged(write(tmp_path / "after", rows)) == before
+    labels = axes_of(tmp_path / "after").get_legend_handles_labels()[1]
+    assert labels == ["Adam", "SGD (momentum 0.9)", "SGD (momentum 0.9) (momentum=0.5)"]
+
+
+# --- the committed runs ----------------------------------------------------------------------------------------------
+
+
+def committed(name: str) -> pd.DataFrame:
+    """Of the committed results: a reader's own may have replaced those in the working tree."""
+    shown = ["git", "show", f"HEAD:results/summaries/{name}.csv"]
+    text = subprocess.run(shown, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return pd.read_csv(io.StringIO(text), dtype={"comparison": str})
+
+
+def test_the_committed_runs_keep_their_verdicts_and_their_numbers(tmp_path: Path) -> None:
+    table = committed("mlp_depth")
+    quick = table[table["comparison"] == "b6def528"].assign(scale="quick")
+    text = report.write(write(tmp_path, quick.to_dict("records")), "mlp_depth")
+    assert "left out" not in text
+    assert list(printed(text).values()) == [
+        ("50 > 22", "40 > 16 (n=3, difference in [8, 24])", "reproduced"),
+        ("50 > 10", "40 > 6 (n=3, difference in [18, 34])", "reproduced"),
+        ("22 > 10", "16 > 6 (n=3, difference in [10, 18])", "reproduced"),
+    ]
+    cells = pd.read_csv(tmp_path / "summaries" / "mlp_depth-quick-selected.csv")
+    pd.testing.assert_frame_equal(cells, committed("mlp_depth-quick-selected"), check_dtype=False, rtol=1e-6)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -428,8 +648,8 @@ def test_the_figures_are_redrawn_where_torch_cannot_be_imported(template: Templa
     done = figures_without_torch("mlp_depth", "--results", str(tmp_path), "--scale", "quick")
     assert done.returncode == 0, done.stderr
     assert "Fromage trains deeper perceptrons than Adam" in done.stdout
-    assert drawn(tmp_path) == [f"mlp_depth-quick{end}.{kind}" for end in ("-lr", "") for kind in ("pdf", "png")]
-    assert all((tmp_path / "figures" / name).stat().st_size > 1000 for name in drawn(tmp_path))
+    assert files(tmp_path) == names_of("quick")
+    assert all((tmp_path / "figures" / name).stat().st_size > 1000 for name in files(tmp_path))
 
 
 def test_without_a_table_the_figures_command_says_so(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from reltrust.experiments.mlp_depth.task import MlpDepth
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reltrust.data.images import Examples, ImageData
 from reltrust.data.order import BatchOrder
 from reltrust.models.mlp import MLP, Init
-from reltrust.tasks.mlp_depth import MlpDepth
 
 CPU = torch.device("cpu")
 DEPTHS = pytest.mark.parametrize("hidden_layers", [1, 2, 5])
@@ -134,7 +134,7 @@ def task(images: ImageData, *, seed: int = 0, batch_size: int = 8, init: Init = 
 
 
 def weights(of: MlpDepth) -> list[Tensor]:
-    return [p.detach() for p in of.model.parameters()]
+    return [p.detach() for p in of.module.parameters()]
 
 
 def same(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> bool:
@@ -175,15 +175,16 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_batch_and_the_accuracy_its_sh
     built = task(images, seed=1)
     indices = BatchOrder(40, 8, 1, CPU).batch(step)
     x, labels = images.train.images[indices], images.train.labels[indices]
-    logits = sequential(built.model)(x).detach()
+    logits = sequential(built.module)(x).detach()
     loss, accuracy = built.loss(step)
     assert loss.item() == pytest.approx(sum(cross_entropy(logits, labels)) / 8, rel=1e-5)
     hits = [max(range(4), key=row.__getitem__) == label for row, label in zip(logits.tolist(), labels, strict=True)]
     assert accuracy.item() == pytest.approx(sum(hits) / 8)
     assert loss.requires_grad
     assert not accuracy.requires_grad
-    assert len(built.measures) == 2
-    assert built.measures == ("train_loss", "train_accuracy")
+    (player,) = built.players
+    assert player.measures == ("train_loss", "train_accuracy")
+    assert player.loss == built.loss
 
 
 def test_two_tasks_of_one_seed_see_the_same_batches_and_of_two_seeds_others() -> None:
@@ -195,7 +196,7 @@ def test_two_tasks_of_one_seed_see_the_same_batches_and_of_two_seeds_others() ->
 def test_the_gradient_of_the_loss_reaches_every_parameter() -> None:
     built = task(data())
     built.loss(0)[0].backward()
-    for p in built.model.parameters():
+    for p in built.module.parameters():
         assert p.grad is not None
         assert p.grad.abs().max() > 0
 
@@ -204,7 +205,7 @@ def test_the_gradient_of_the_loss_reaches_every_parameter() -> None:
 def test_an_evaluation_is_the_mean_over_all_test_images(count: int) -> None:
     images = data(test=count)
     built = task(images)
-    logits, labels = sequential(built.model)(images.test.images).detach(), images.test.labels
+    logits, labels = sequential(built.module)(images.test.images).detach(), images.test.labels
     result = built.evaluate()
     assert set(result) == {"test_loss", "test_accuracy"}
     assert all(type(value) is float for value in result.values())
@@ -222,7 +223,7 @@ def test_an_evaluation_changes_nothing() -> None:
     first = built.evaluate()
     assert built.evaluate() == first
     assert same(before, weights(built))
-    assert all(p.grad is None for p in built.model.parameters())
+    assert all(p.grad is None for p in built.module.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -1,8 +1,11 @@
 """The package, its environments and its lock agree with each other, and nothing in the repository is of one machine."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -192,6 +195,51 @@ def test_the_citation_can_be_read() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["authors"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel installs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.mark.parametrize("where", ["checkout", "wheel"])
+def test_experiments_run_in_spawned_processes_from_a_checkout_and_from_a_wheel(
+    installed: Path, tmp_path: Path, where: str
+) -> None:
+    """Beside somebody else's folder ``experiments``, which is not taken for ours."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "__init__.py").write_text("raise ImportError('not ours')")
+    source = installed if where == "wheel" else ROOT / "src"
+    words = ["-m", "scale=smoke", "seed=0,1", "launcher=processes", "launcher.workers=2"]
+    code = "import reltrust, reltrust.experiments.mlp_depth.task as task; print(reltrust.__file__, task.__file__)"
+    for command in (["-m", "reltrust", *words], ["-c", code]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(source)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("results/runs/mlp_depth/fromage/*/summary.json"))) == 2
+    assert all(path.startswith(str(installed if where == "wheel" else ROOT)) for path in done.stdout.split())
+
+
+def test_the_wheel_has_every_experiment_with_its_published_numbers(installed: Path) -> None:
+    tracked = subprocess.run(["git", "ls-files", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = tracked.stdout.splitlines()
+    assert names
+    assert [name for name in names if not (installed / "reltrust" / name).is_file()] == []
+    assert not list(installed.rglob("*.pyc"))
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"hydra_plugins", "reltrust"}
 
 
 def test_the_package_says_that_it_is_typed() -> None:

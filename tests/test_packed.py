@@ -23,23 +23,24 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reltrust import pack_size
-from reltrust import workers as workers_module
 from reltrust.data import images
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.errors import BusyError, SettingsError
 from reltrust.models.mlp import MLP, packed_mlp
-from reltrust.pack_runner import Outcome, run_pack
-from reltrust.pack_size import member_bytes, packing_gain
+from reltrust.packing import size as pack_size
+from reltrust.packing import workers as workers_module
+from reltrust.packing.grouping import group_into_packs
+from reltrust.packing.program import PackedProgram
+from reltrust.packing.runner import Outcome, run_pack
+from reltrust.packing.size import member_bytes, packing_gain
+from reltrust.packing.workers import run_packs
 from reltrust.records import checkpoint
-from reltrust.records.store import RunRecord, Status, Store
-from reltrust.runner import build_program, run
+from reltrust.records.store import RunRecord, Status
 from reltrust.settings import Launcher, Settings
-from reltrust.sweeps.packing import deal
-from reltrust.training.packed import PackedProgram
+from reltrust.sweeps.plan import plan
 from reltrust.training.program import Program
 from reltrust.training.stopping import StopRequest
-from reltrust.workers import run_packs
+from runs import metrics, program_of, record_of, run
 
 Resolve = Callable[..., Settings]
 CPU = torch.device("cpu")
@@ -59,15 +60,7 @@ def _packing_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def together(runs: Sequence[Settings], **options: Any) -> list[Outcome]:
-    return run_pack(runs, **({"max_members": None, "memory_fraction": 0.5} | options))
-
-
-def record_of(settings: Settings) -> RunRecord:
-    return Store(settings.machine.results).record(settings)
-
-
-def metrics(settings: Settings) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in record_of(settings).metrics]
+    return run_pack(plan(runs), **({"max_members": None, "memory_fraction": 0.5} | options))
 
 
 def close(rows: list[dict[str, Any]], others: list[dict[str, Any]], rel: float = 1e-5) -> bool:
@@ -97,7 +90,7 @@ def test_every_member_sees_its_examples_in_its_own_order() -> None:
 
 def test_all_runs_of_a_process_read_one_copy_of_the_data(settings: Resolve) -> None:
     chosen = [settings(f"seed={seed}") for seed in (0, 1)]
-    tasks: list[Any] = [build_program(one, CPU).task for one in chosen]
+    tasks: list[Any] = [program_of(one).task for one in chosen]
     loaded = images.load("digits", chosen[0].machine.data).train.images
     assert tasks[0].data.train.images is tasks[1].data.train.images is loaded
 
@@ -105,12 +98,12 @@ def test_all_runs_of_a_process_read_one_copy_of_the_data(settings: Resolve) -> N
 def test_over_a_hundred_steps_every_optimizer_measures_in_a_mixed_pack_what_it_does_alone(settings: Resolve) -> None:
     chosen = [settings("scale=quick", "training.log_every=100", "training.evaluate_every=100", *w) for w in MIXED]
     chosen = [c for c in chosen if not (c.optimizer.name == "signsgd" and c.optimizer.lr > 0.005)]  # that is chaos
-    alone = [build_program(one, CPU) for one in chosen]
-    packed = PackedProgram([build_program(one, CPU) for one in chosen], [repr(one.optimizer) for one in chosen])
+    alone = [program_of(one) for one in chosen]
+    packed = PackedProgram([program_of(one) for one in chosen], [repr(one.optimizer) for one in chosen])
     for step in range(100):
         for program in alone:
-            program.step(step, [0.99**step])
-        packed.step(step, [0.99**step] * len(chosen))
+            program.training_step(step, [0.99**step])
+        packed.training_step(step, [0.99**step] * len(chosen))
     for one, program, member in zip(chosen, alone, packed.state_dicts(), strict=True):
         # After 100 steps the rounding of the first has grown, by how much the optimizer and the learning rate decide.
         assert member["measured"][:, 0].tolist() == pytest.approx(program.measured[:, 0].tolist(), rel=1e-5), one
@@ -196,13 +189,13 @@ def test_a_member_leaves_the_record_of_a_run_alone(settings: Resolve, tmp_path: 
 
 def test_the_time_of_a_pack_is_shared_among_its_members(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [settings(f"seed={seed}") for seed in range(4)]
-    step, now = PackedProgram.step, [0.0]
+    step, now = PackedProgram.training_step, [0.0]
 
     def slowly(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
         step(self, number, factors)
         now[0] += 2.0
 
-    monkeypatch.setattr(PackedProgram, "step", slowly)
+    monkeypatch.setattr(PackedProgram, "training_step", slowly)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     together(chosen)
     assert [record_of(one).summary["seconds"] for one in chosen] == pytest.approx([120 * 2 / 4] * 4)
@@ -267,15 +260,15 @@ def test_a_member_that_leaves_changes_no_bit_of_those_it_shares_an_optimizer_wit
     words = ["training.log_every=60", f"optimizer={optimizer}", "optimizer.lr=0.01"]
     chosen = [settings(*words, f"seed={seed}") for seed in range(3)]
     others = [k for k in range(3) if k != place]
-    packs = [PackedProgram([build_program(one, CPU) for one in chosen], ["same"] * 3) for _ in range(2)]
+    packs = [PackedProgram([program_of(one) for one in chosen], ["same"] * 3) for _ in range(2)]
     seen: list[list[Any]] = [[], []]
     for step in range(180):
         if step == 60:
-            packs[1].keep(others)
+            packs[1].retain(others)
         for i, pack in enumerate(packs):
-            pack.step(step, [0.99**step] * (2 if i and step >= 60 else 3))
+            pack.training_step(step, [0.99**step] * (2 if i and step >= 60 else 3))
             if step % 60 == 59:
-                windows = pack.look(step + 1)
+                windows = pack.fetch_window(step + 1)
                 seen[i] += [windows[k] for k in others] if len(windows) == 3 else windows
     assert seen[0] == seen[1]
     whole, kept = [packs[0].state_dicts()[k]["model"] for k in others], [s["model"] for s in packs[1].state_dicts()]
@@ -307,7 +300,7 @@ def test_a_member_that_raises_an_error_fails_alone_and_tells_where(
     evaluate = Program.evaluate
 
     def failing(self: Program) -> list[dict[str, float]]:
-        if self.initial_lrs == [0.02]:
+        if self.initial_lrs == [[0.02]]:
             raise ZeroDivisionError("as planned")
         return evaluate(self)
 
@@ -362,7 +355,7 @@ def test_an_error_that_cannot_be_sent_to_another_process_is_told_in_words(
     def refuse(*_: object) -> None:
         raise UnreadableError("no", "reason")
 
-    monkeypatch.setattr(Program, "step", refuse)
+    monkeypatch.setattr(Program, "training_step", refuse)
     (outcome,) = together([settings()])
     assert isinstance(outcome, RuntimeError)
     assert str(pickle.loads(pickle.dumps(outcome))) == "UnreadableError: no: reason"
@@ -371,7 +364,7 @@ def test_an_error_that_cannot_be_sent_to_another_process_is_told_in_words(
 def test_a_member_that_has_left_is_not_kept_in_memory(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [settings("optimizer=adam", f"seed={seed}") for seed in range(3)]
     chosen.append(settings("optimizer=sgd", "optimizer.lr=1e30"))
-    take, stacks = PackedProgram._take, []
+    take, stacks = PackedProgram._stack, []
 
     def taking(self: PackedProgram) -> None:
         take(self)
@@ -383,7 +376,7 @@ def test_a_member_that_has_left_is_not_kept_in_memory(settings: Resolve, monkeyp
         return evaluate(self)
 
     evaluate = PackedProgram.evaluate
-    monkeypatch.setattr(PackedProgram, "_take", taking)
+    monkeypatch.setattr(PackedProgram, "_stack", taking)
     monkeypatch.setattr(PackedProgram, "evaluate", look)
     assert together(chosen, require_packing=True) == [*[Status.FINISHED] * 3, Status.DIVERGED]
     assert len(stacks) == 2
@@ -394,7 +387,7 @@ def test_a_member_that_has_left_is_not_kept_in_memory(settings: Resolve, monkeyp
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, runs: Sequence[Settings], at: int) -> None:
     """The runs, asked to stop after so many steps."""
-    step = PackedProgram.step
+    step = PackedProgram.training_step
 
     def interrupting(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
         step(self, number, factors)
@@ -402,7 +395,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, runs: Sequence[Settings], at: i
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PackedProgram, "step", interrupting)
+        patch.setattr(PackedProgram, "training_step", interrupting)
         outcomes = together(runs)
     assert set(outcomes) <= {Status.PREEMPTED, Status.DIVERGED}
     assert Status.PREEMPTED in outcomes
@@ -435,15 +428,15 @@ def test_a_pack_that_is_asked_to_stop_goes_on_as_if_undisturbed_to_the_bit(
 def test_a_members_checkpoint_is_that_of_the_run_alone(settings: Resolve, optimizer: str, loaded: bool) -> None:
     words = [f"optimizer={optimizer}", "optimizer.lr=0.004"]
     chosen = [settings(*words, f"seed={seed}") for seed in range(3)]
-    alone = build_program(chosen[2], CPU)
-    pack = PackedProgram([build_program(one, CPU) for one in chosen])
+    alone = program_of(chosen[2])
+    pack = PackedProgram([program_of(one) for one in chosen])
     for step in range(6):
-        alone.step(step, [0.5])
-        pack.step(step, [0.5] * 3)
-    pack.keep([0, 2])
+        alone.training_step(step, [0.5])
+        pack.training_step(step, [0.5] * 3)
+    pack.retain([0, 2])
     if loaded:
         states = pack.state_dicts()
-        pack = PackedProgram([build_program(one, CPU) for one in (chosen[0], chosen[2])])
+        pack = PackedProgram([program_of(one) for one in (chosen[0], chosen[2])])
         pack.load_state_dicts(states)
     (expected,), (_, state) = alone.state_dicts(), pack.state_dicts()
     assert pack.lrs == pytest.approx([0.002, 0.002])
@@ -502,14 +495,14 @@ def test_what_was_to_come_after_an_interruption_is_not_begun(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = [settings(f"seed={seed}") for seed in range(6)]
-    step = PackedProgram.step
+    step = PackedProgram.training_step
 
     def interrupting(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
         step(self, number, factors)
         if number == 10:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(PackedProgram, "step", interrupting)
+    monkeypatch.setattr(PackedProgram, "training_step", interrupting)
     assert together(chosen, max_members=2) == [Status.PREEMPTED] * 6
     assert [record_of(one).status for one in chosen] == [Status.PREEMPTED] * 2 + [None] * 4
 
@@ -531,14 +524,14 @@ def test_out_of_memory_halves_the_pack_and_loses_no_result(
 ) -> None:
     chosen = [settings("optimizer=fromage", f"seed={seed}") for seed in range(5)]
     chosen.append(settings("optimizer=sgd", "optimizer.lr=1e30"))
-    step = PackedProgram.step
+    step = PackedProgram.training_step
 
     def greedy(self: PackedProgram, number: int, factors: Sequence[float]) -> None:
         if len(factors) > 3 and number == 45:  # after the last one has diverged
             raise torch.OutOfMemoryError("CUDA out of memory")
         step(self, number, factors)
 
-    monkeypatch.setattr(PackedProgram, "step", greedy)
+    monkeypatch.setattr(PackedProgram, "training_step", greedy)
     with caplog.at_level(logging.WARNING):
         assert together(chosen) == [*[Status.FINISHED] * 5, Status.DIVERGED]
     assert [record.message for record in caplog.records] == ["out of memory with 6 runs at once, going on with 3"]
@@ -549,7 +542,7 @@ def test_out_of_memory_halves_the_pack_and_loses_no_result(
 def test_a_pack_that_ran_out_of_memory_is_gone_before_its_halves_begin(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, alive = PackedProgram._take, weakref.WeakSet[PackedProgram]()
+    take, alive = PackedProgram._stack, weakref.WeakSet[PackedProgram]()
 
     def taking(self: PackedProgram) -> None:
         assert len(alive) == 0, "an earlier pack is still in memory"
@@ -558,7 +551,7 @@ def test_a_pack_that_ran_out_of_memory_is_gone_before_its_halves_begin(
         if len(self._members) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(PackedProgram, "_take", taking)
+    monkeypatch.setattr(PackedProgram, "_stack", taking)
     chosen = [settings(f"seed={seed}") for seed in range(4)]
     assert together(chosen) == [Status.FINISHED] * 4
     assert [len(record_of(one).provenance["attempts"]) for one in chosen] == [3] * 4
@@ -617,8 +610,8 @@ def test_a_run_that_does_not_even_fit_alone_fails(settings: Resolve, monkeypatch
     def refuse(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
 
-    monkeypatch.setattr(PackedProgram, "step", refuse)
-    monkeypatch.setattr("reltrust.training.program.Program.step", refuse)
+    monkeypatch.setattr(PackedProgram, "training_step", refuse)
+    monkeypatch.setattr("reltrust.training.program.Program.training_step", refuse)
     assert [type(outcome) for outcome in together(chosen)] == [RuntimeError] * 2
     assert [record_of(one).status for one in chosen] == [Status.FAILED] * 2
 
@@ -627,8 +620,8 @@ def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = [settings(f"seed={seed}") for seed in range(6)]
-    needed = member_bytes(build_program(chosen[0], CPU))
-    weights = sum(p.numel() * 4 for p in build_program(chosen[0], CPU).params)
+    needed = member_bytes(program_of(chosen[0]))
+    weights = sum(p.numel() * 4 for p in program_of(chosen[0]).task.players[0].params)
     assert 6 * weights < needed < 20 * weights
     monkeypatch.setattr(pack_size, "free_memory", lambda _: 8 * needed)
     together(chosen, memory_fraction=0.5)
@@ -677,7 +670,7 @@ def test_what_cannot_be_packed_is_run_alone_and_told_why(
     assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [2, 2, 1]
     assert f"is run alone: {reason}" in caplog.text
     with pytest.raises(SettingsError, match=rf"launcher.require_packing=true, but {reason}"):
-        run_packs(chosen, Launcher(require_packing=True))
+        run_packs(plan(chosen), Launcher(require_packing=True))
 
 
 # --- who is packed with whom -----------------------------------------------------------------------------------------
@@ -690,15 +683,20 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
         for name in ("sgd", "fromage")
         for seed in range(5)
     ]
-    assert [len(pack) for pack in deal(runs, workers=1, max_members=None)] == [10, 10]
-    assert [len(pack) for pack in deal(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
-    assert [len(pack) for pack in deal(runs[:10], workers=2, max_members=None)] == [5, 5]
-    assert [len(pack) for pack in deal(runs * 3, workers=3, max_members=None)] == [10] * 6
-    assert [len(pack) for pack in deal(runs, workers=16, max_members=None)] == [5, 5, 5, 5]  # no smaller than pay
-    assert [len(pack) for pack in deal(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
-    assert [len(pack) for pack in deal(runs, workers=1, max_members=None, alone={0, 3})] == [1, 8, 1, 10]
+    assert [len(pack) for pack in group_into_packs(runs, workers=1, max_members=None)] == [10, 10]
+    assert [len(pack) for pack in group_into_packs(runs, workers=2, max_members=None)] == [5, 5, 5, 5]
+    assert [len(pack) for pack in group_into_packs(runs[:10], workers=2, max_members=None)] == [5, 5]
+    assert [len(pack) for pack in group_into_packs(runs * 3, workers=3, max_members=None)] == [10] * 6
+    assert [len(pack) for pack in group_into_packs(runs, workers=16, max_members=None)] == [
+        5,
+        5,
+        5,
+        5,
+    ]  # no smaller than pay
+    assert [len(pack) for pack in group_into_packs(runs, workers=1, max_members=4)] == [4, 3, 3, 4, 3, 3]
+    assert [len(pack) for pack in group_into_packs(runs, workers=1, max_members=None, alone={0, 3})] == [1, 8, 1, 10]
     for workers in (1, 2):
-        dealt = deal(runs, workers=workers, max_members=None)
+        dealt = group_into_packs(runs, workers=workers, max_members=None)
         assert sorted(i for pack in dealt for i in pack) == list(range(20))
         for pack in dealt:
             assert len({runs[i].task.hidden_layers for i in pack}) == 1
@@ -719,25 +717,25 @@ def test_runs_of_one_shape_are_dealt_out_and_others_apart(settings: Resolve) -> 
     ],
 )
 def test_runs_that_differ_in_what_a_program_shares_are_not_packed(settings: Resolve, words: list[str]) -> None:
-    assert len(deal([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 2
+    assert len(group_into_packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 2
 
 
 @pytest.mark.parametrize("words", [["optimizer=adam"], ["schedule.decay=0.5"], ["task.init=he"], ["optimizer.lr=1.0"]])
 def test_runs_that_differ_in_what_a_member_has_for_itself_are(settings: Resolve, words: list[str]) -> None:
-    assert len(deal([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 1
+    assert len(group_into_packs([settings("seed=1"), settings(*words)], workers=1, max_members=None)) == 1
 
 
 def test_what_becomes_of_runs_whose_process_died() -> None:
     died: Future[list[Outcome]] = Future()
     died.set_exception(RuntimeError("terminated abruptly"))
     stop = threading.Event()
-    assert [str(outcome) for outcome in workers_module._answers(died, 2, stop)] == ["terminated abruptly"] * 2
+    assert [str(outcome) for outcome in workers_module._outcomes_of(died, 2, stop)] == ["terminated abruptly"] * 2
     died = Future()
     died.set_exception(BrokenProcessPool("terminated abruptly"))
-    (told, _) = workers_module._answers(died, 2, stop)
+    (told, _) = workers_module._outcomes_of(died, 2, stop)
     assert "lower launcher.memory_fraction" in str(told)
     stop.set()  # it was asked to, before it could listen
-    assert workers_module._answers(died, 2, stop) == [Status.PREEMPTED] * 2
+    assert workers_module._outcomes_of(died, 2, stop) == [Status.PREEMPTED] * 2
 
 
 def test_a_pool_that_is_broken_already_takes_a_pack_and_gives_it_back_as_failed() -> None:
@@ -749,7 +747,7 @@ def test_a_pool_that_is_broken_already_takes_a_pack_and_gives_it_back_as_failed(
 
 def test_several_processes_share_the_packs(settings: Resolve, caplog: pytest.LogCaptureFixture) -> None:
     chosen = [settings(f"seed={seed}", f"task.hidden_layers={depth}") for depth in (1, 2) for seed in range(2)]
-    assert run_packs(chosen, Launcher(workers=2)) == [Status.FINISHED] * 4
+    assert run_packs(plan(chosen), Launcher(workers=2)) == [Status.FINISHED] * 4
     assert all(record_of(one).status is Status.FINISHED for one in chosen)
 
 
@@ -791,26 +789,24 @@ def test_a_step_waits_for_nothing_and_copies_nothing_from_the_cpu_as_a_graph_of_
     kinds = [words, [*words, "optimizer.lr=0.02", *DIFFERENT[optimizer]]]
     if optimizer == "integer_madam":  # each of these has a table of its own
         kinds += [[*words, f"optimizer.base_lr={n / 1000}"] for n in range(2, 20)]
-    meta = torch.device("meta")
-    packed = PackedProgram([build_program(settings(*kind), meta) for kind in kinds])
-    for program, members in ((packed, len(kinds)), (build_program(settings(*words), meta), 1)):
-        program.step(0, [1.0] * members)
+    packed = PackedProgram([program_of(settings(*kind), "meta") for kind in kinds])
+    for program, members in ((packed, len(kinds)), (program_of(settings(*words), "meta"), 1)):
+        program.training_step(0, [1.0] * members)
         with CpuWatch() as watch:
-            program.step(1, [1.0] * members)
+            program.training_step(1, [1.0] * members)
         assert watch.seen == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_captured_pack_measures_what_an_uncaptured_one_does(settings: Resolve) -> None:
-    cuda = torch.device("cuda")
     chosen = [settings("training.log_every=60", *words) for words in MIXED]
     keys = [repr(one.optimizer) for one in chosen]
     programs = [
-        PackedProgram([build_program(one, cuda) for one in chosen], keys, capture=capture) for capture in (True, False)
+        PackedProgram([program_of(one, "cuda") for one in chosen], keys, capture=capture) for capture in (True, False)
     ]
     for step in range(60):
         for program in programs:
-            program.step(step, [0.97**step] * len(chosen))
+            program.training_step(step, [0.97**step] * len(chosen))
     for one, other in zip(programs[0].state_dicts(), programs[1].state_dicts(), strict=True):
         assert torch.allclose(one["measured"], other["measured"], rtol=1e-4)
     assert programs[0].evaluate()[0] == pytest.approx(programs[1].evaluate()[0], rel=1e-2)

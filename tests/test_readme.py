@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from reltrust import experiment
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "experiments/mlp_depth/README.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs/extending.md", *sorted(ROOT.glob("experiments/*/README.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
@@ -23,12 +25,19 @@ def shown(pattern: str) -> list[str]:
 
 def test_every_make_target_that_is_shown_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    commands = shown(r"make [a-z]")
+    targets |= {
+        f"reproduce-{name.replace('_', '-')}" for name in (*experiment.names(), "two_spirals")
+    }  # docs/extending.md
+    commands = [command for command in shown(r"make [a-z]") if "<" not in command]
     assert len(commands) >= 5
     assert {command.split()[1] for command in commands} <= targets
 
 
-@pytest.mark.parametrize("command", [c for c in shown(r"python -m reltrust ") if not c.endswith("--help")])
+RUNS = [c for c in shown(r"python -m reltrust ") if not c.endswith("--help")]
+
+
+# Those of the experiment that docs/extending.md adds are run by test_extending.py.
+@pytest.mark.parametrize("command", [command for command in RUNS if "two_spirals" not in command])
 def test_every_run_that_is_shown_composes(command: str, tmp_path: Path) -> None:
     words = shlex.split(command)[3:]
     if any(word.startswith("optimizer=mine") for word in words):
@@ -53,7 +62,7 @@ def test_every_script_that_is_shown_exists_and_explains_itself() -> None:
 
 
 def snippet(containing: str) -> str:
-    (found,) = [s for s in re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL) if containing in s]
+    (found,) = [s for s in re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), flags=re.DOTALL) if containing in s]
     return str(found)
 
 

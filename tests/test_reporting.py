@@ -1,83 +1,58 @@
-"""From a table of runs to a verdict: which learning rate is chosen, what counts as trained, what may be claimed."""
+"""From a table of runs to figures and verdicts: what is loaded, what may be claimed, how it looks, what is written."""
 
+import inspect
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from reltrust.reporting import style
-from reltrust.reporting.analysis import Accuracies, bootstrap_difference, describe, load, select_lr, trainable_depth
-from reltrust.reporting.verdicts import Judgement, Verdict, as_text, judge_grid_value, judge_order
+from reltrust import experiment
+from reltrust.reporting import report, style
+from reltrust.reporting.claims import Claim, Judgement, Verdict, as_text, judge_grid_value, judge_order
+from reltrust.reporting.report import Figure, Report
+from reltrust.reporting.selection import Comparison, Measure, Selection, select
+from reltrust.reporting.style import Styles
+from reltrust.reporting.table import load, scales
 
-
-def runs(*rows: tuple[str, int, float, int, float], losses: list[float] | None = None) -> pd.DataFrame:
-    """A table of (optimizer, depth, learning rate, seed, accuracy)."""
-    table = pd.DataFrame(rows, columns=["optimizer", "hidden_layers", "lr", "seed", "accuracy"])
-    return table.assign(train_loss=losses or 0.0)
-
-
-def grid(accuracies: dict[tuple[int, float], list[float]], optimizer: str = "adam") -> pd.DataFrame:
-    """A table from, for each (depth, learning rate), the accuracies of seeds 0, 1, ..."""
-    return runs(
-        *(
-            (optimizer, depth, lr, seed, accuracy)
-            for (depth, lr), values in accuracies.items()
-            for seed, accuracy in enumerate(values)
-        )
-    )
+ROOT = Path(__file__).resolve().parents[1]
+Row = dict[str, Any]
 
 
-def chosen(table: pd.DataFrame) -> dict[tuple[str, int], float]:
-    selected = select_lr(table)
-    return {(str(o), int(d)): float(lr) for o, d, lr in selected[["optimizer", "hidden_layers", "lr"]].to_numpy()}
-
-
-def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    (folder / "summaries").mkdir()
+def write(folder: Path, rows: list[Row]) -> Path:
+    (folder / "summaries").mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(folder / "summaries" / "mlp_depth.csv", index=False)
     return folder
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
 
-FINISHED: dict[str, Any] = {
+FINISHED: Row = {
     "hyperparameters": "{}",
     "comparison": "b6def528",
+    "scale": "quick",
     "optimizer": "adam",
+    "style": "{}",
     "hidden_layers": 2,
+    "lr": 0.1,
     "seed": 0,
     "status": "finished",
     "train_loss": 0.5,
     "train_accuracy": 0.25,
 }
-
-
-def test_a_finished_run_counts_with_its_training_accuracy(tmp_path: Path) -> None:
-    assert load(write(tmp_path, [{**FINISHED, "lr": 0.1}]), "mlp_depth")["accuracy"].tolist() == [0.25]
-
-
-def test_a_diverged_run_counts_as_zero_and_never_as_missing(tmp_path: Path) -> None:
-    diverged = {**FINISHED, "lr": 1.0, "status": "diverged", "train_loss": np.nan}
-    rows = [{**diverged, "train_accuracy": np.nan}, {**diverged, "train_accuracy": 0.9, "seed": 1}]
-    table = load(write(tmp_path, [{**FINISHED, "lr": 0.1}, *rows]), "mlp_depth")
-    assert table["accuracy"].tolist() == [0.25, 0.0, 0.0]
-
-
-def test_one_diverged_seed_pulls_its_learning_rate_down(tmp_path: Path) -> None:
-    wild = [{**FINISHED, "lr": 1.0, "train_accuracy": 1.0, "train_loss": 0.0}]
-    wild += [{**FINISHED, "lr": 1.0, "seed": 1, "status": "diverged", "train_loss": np.nan, "train_accuracy": np.nan}]
-    tame = [{**FINISHED, "lr": 0.1, "seed": seed, "train_accuracy": 0.6} for seed in (0, 1)]
-    table = load(write(tmp_path, wild + tame), "mlp_depth")
-    assert chosen(table) == {("adam", 2): 0.1}
-    assert describe(select_lr(table[table["lr"] == 1.0])).iloc[0][["n", "mean", "min"]].tolist() == [2, 0.5, 0.0]
+MOMENTUM = {momentum: json.dumps({"momentum": momentum, "nesterov": False}) for momentum in (0.9, 0.5)}
 
 
 def test_a_comparison_whose_name_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
-    rows = [{**FINISHED, "lr": 0.1, "comparison": name} for name in ("01234567", "12345e67")]
-    assert load(write(tmp_path, rows), "mlp_depth")["comparison"].tolist() == ["01234567", "12345e67"]
+    rows = [{**FINISHED, "comparison": name, "scale": None} for name in ("01234567", "12345e67")]
+    table = load(write(tmp_path, rows), "mlp_depth")
+    assert table["comparison"].tolist() == table["scale"].tolist() == ["01234567", "12345e67"]
 
 
 def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -85,170 +60,48 @@ def test_a_table_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load(tmp_path, "mlp_depth")
 
 
-# --- selection and description ---------------------------------------------------------------------------------------
+def test_an_optimizer_with_one_set_of_hyperparameters_is_an_arm_by_its_own_name(tmp_path: Path) -> None:
+    rows = [{**FINISHED, "optimizer": name, "hyperparameters": MOMENTUM[0.5]} for name in ("sgd_momentum", "mine")]
+    assert load(write(tmp_path, rows), "mlp_depth")["arm"].tolist() == ["sgd_momentum", "mine"]
 
 
-def test_the_learning_rate_is_chosen_by_the_mean_over_seeds_and_not_by_the_best_seed() -> None:
-    table = grid({(2, 0.1): [1.0, 0.1, 0.1], (2, 0.01): [0.5, 0.5, 0.5]})
-    assert chosen(table) == {("adam", 2): 0.01}
+def test_hyperparameters_that_fewer_runs_have_are_another_arm_that_names_them(tmp_path: Path) -> None:
+    rows = [{**FINISHED, "optimizer": "sgd_momentum", "hyperparameters": MOMENTUM[0.9], "seed": n} for n in (0, 1)]
+    rows.append({**rows[0], "hyperparameters": MOMENTUM[0.5]})
+    table = load(write(tmp_path, rows), "mlp_depth")
+    assert table["arm"].tolist() == ["sgd_momentum", "sgd_momentum", "sgd_momentum (momentum=0.5)"]
+    assert set(table["optimizer"]) == {"sgd_momentum"}
 
 
-def test_every_optimizer_and_depth_has_a_learning_rate_of_its_own() -> None:
-    adam = grid({(2, 0.1): [0.9], (2, 0.01): [0.8], (4, 0.1): [0.3], (4, 0.01): [0.7]})
-    fromage = grid({(2, 0.1): [0.1], (2, 0.01): [0.2]}, "fromage")
-    assert chosen(pd.concat([adam, fromage])) == {("adam", 2): 0.1, ("adam", 4): 0.01, ("fromage", 2): 0.01}
+def test_what_goes_without_saying_is_decided_in_each_comparison_alone(tmp_path: Path) -> None:
+    rows = [{**FINISHED, "optimizer": "sgd_momentum", "hyperparameters": MOMENTUM[0.9], "seed": n} for n in (0, 1)]
+    rows.append({**rows[0], "hyperparameters": MOMENTUM[0.5], "comparison": "01234567", "scale": None})
+    assert set(load(write(tmp_path, rows), "mlp_depth")["arm"]) == {"sgd_momentum"}
 
 
-def test_all_seeds_of_the_chosen_learning_rate_are_kept_and_no_other_run() -> None:
-    selected = select_lr(grid({(2, 0.1): [0.9, 0.1], (2, 0.01): [0.7, 0.8]}))
-    assert sorted(selected["accuracy"]) == [0.7, 0.8]
-    assert selected["lr"].unique().tolist() == [0.01]
+@pytest.mark.parametrize("absent", [["precision"], ["scale"], ["style"], ["precision", "scale", "style"]])
+def test_rows_from_before_a_column_was_written_have_it_too(absent: list[str], tmp_path: Path) -> None:
+    rows = [{**FINISHED, "precision": "fp32"}, {**FINISHED, "precision": "fp32", "seed": 1}]
+    filled = {"precision": "fp32", "scale": "b6def528", "style": "{}"}
+    old = [{key: value for key, value in row.items() if key not in absent} for row in rows]
+    for written in (old, [old[0], rows[1]]):  # a table without the column, and one that was added to later
+        first = load(write(tmp_path, written), "mlp_depth").iloc[0]
+        assert {key: first[key] for key in absent} == {key: filled[key] for key in absent}
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
-def test_equal_means_are_decided_by_the_lower_loss_in_whatever_order_they_stand(order: list[int]) -> None:
-    table = runs(
-        ("adam", 2, 0.1, 0, 1.0),
-        ("adam", 2, 0.01, 0, 1.0),
-        ("adam", 2, 0.001, 0, 1.0),
-        losses=[0.3, 0.1, 0.2],
-    )
-    assert chosen(table.iloc[order]) == {("adam", 2): 0.01}
+def test_what_a_row_says_of_itself_is_not_filled_in(tmp_path: Path) -> None:
+    said = {"precision": "tf32", "scale": "quick", "style": '{"label": "Adam"}'}
+    (row,) = load(write(tmp_path, [{**FINISHED, **said}]), "mlp_depth").to_dict("records")
+    assert {key: row[key] for key in said} == said
 
 
-def test_the_loss_does_not_overrule_the_accuracy() -> None:
-    table = runs(("adam", 2, 0.1, 0, 0.9), ("adam", 2, 0.01, 0, 0.8), losses=[5.0, 0.1])
-    assert chosen(table) == {("adam", 2): 0.1}
+def test_rows_are_compared_with_those_of_their_comparison_under_the_name_of_its_scale(tmp_path: Path) -> None:
+    rows = [FINISHED, {**FINISHED, "seed": 1}, {**FINISHED, "comparison": "01234567", "scale": None}]
+    found = scales(load(write(tmp_path, rows), "mlp_depth"))
+    assert [(name, runs["seed"].tolist()) for name, runs in found] == [("01234567", [0]), ("quick", [0, 1])]
 
 
-def test_a_depth_where_everything_diverged_is_still_described() -> None:
-    table = runs(("adam", 2, 0.1, 0, 0.0), ("adam", 2, 0.01, 0, 0.0), losses=[np.nan, np.nan])
-    row = describe(select_lr(table)).iloc[0]
-    assert (row["n"], row["mean"]) == (1, 0.0)
-
-
-def test_a_cell_is_described_by_count_mean_sample_deviation_and_extremes() -> None:
-    row = describe(grid({(2, 0.1): [0.2, 0.4, 0.9]})).iloc[0]
-    assert (row["optimizer"], row["hidden_layers"], row["lr"], row["n"]) == ("adam", 2, 0.1, 3)
-    assert row["mean"] == pytest.approx(0.5)
-    assert row["std"] == pytest.approx(np.std([0.2, 0.4, 0.9], ddof=1))
-    assert (row["min"], row["max"]) == (0.2, 0.9)
-
-
-def test_a_single_seed_has_no_spread() -> None:
-    row = describe(grid({(2, 0.1): [0.7]})).iloc[0]
-    assert (row["n"], row["mean"]) == (1, 0.7)
-    assert np.isnan(row["std"])
-
-
-# --- trainable depth -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("depths", "accuracies", "deepest"),
-    [
-        ([2, 4, 6], [1.0, 0.9, 0.8], 6),
-        ([2, 4, 6], [1.0, 0.9, 0.1], 4),
-        ([2, 4, 6], [1.0, 0.1, 0.9], 2),  # a hole in the middle
-        ([2, 4, 6], [0.1, 1.0, 1.0], 0),
-        ([2, 4, 6], [1.0, 0.5, 0.499], 4),  # the threshold itself counts
-        ([6, 2, 4], [0.1, 1.0, 0.9], 4),
-        ([], [], 0),
-    ],
-)
-def test_the_trainable_depth_is_the_last_before_the_first_failure(
-    depths: list[int], accuracies: list[float], deepest: int
-) -> None:
-    assert trainable_depth(depths, accuracies) == deepest
-
-
-def test_depths_and_accuracies_must_belong_together() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        trainable_depth([2, 4], [1.0])
-
-
-# --- accuracies by seed ----------------------------------------------------------------------------------------------
-
-
-def test_accuracies_are_ordered_by_seed_depth_and_learning_rate() -> None:
-    table = grid({(4, 0.1): [0.1, 0.2], (2, 0.1): [0.3, 0.4], (4, 0.01): [0.5, 0.6], (2, 0.01): [0.7, 0.8]})
-    found = Accuracies.of(table.sample(frac=1, random_state=0))
-    assert list(found.depths) == [2, 4]
-    assert found.values.tolist() == [[[0.7, 0.3], [0.5, 0.1]], [[0.8, 0.4], [0.6, 0.2]]]
-
-
-def test_a_seed_that_did_not_run_the_whole_grid_is_left_out() -> None:
-    found = Accuracies.of(grid({(2, 0.1): [1.0, 0.2, 0.9], (4, 0.1): [0.8, 0.1]}))
-    assert found.n == 2
-    assert found.values[:, :, 0].tolist() == [[1.0, 0.8], [0.2, 0.1]]
-
-
-def test_without_a_whole_grid_there_is_no_seed() -> None:
-    table = runs(("adam", 2, 0.1, 0, 1.0), ("adam", 4, 0.1, 1, 1.0))
-    assert Accuracies.of(table).n == 0
-
-
-def test_a_learning_rate_that_nobody_ran_at_a_depth_is_not_asked_for() -> None:
-    found = Accuracies.of(grid({(2, 0.1): [1.0, 1.0], (2, 0.01): [0.6, 0.6], (4, 0.1): [0.9, 0.7]}))
-    assert found.n == 2
-    assert found.trainable_depth() == 4
-
-
-def test_a_depth_counts_as_trained_if_one_learning_rate_trains_it_on_the_average_of_the_seeds() -> None:
-    found = Accuracies.of(grid({(2, 0.1): [1.0, 0.0], (2, 0.01): [0.4, 0.5], (4, 0.1): [0.9, 0.0], (4, 0.01): [0, 1]}))
-    assert found.trainable_depth() == 4  # 2: lr 0.1 at 0.5; 4: lr 0.01 at 0.5
-    assert found.trainable_depth([0]) == 4
-    assert found.trainable_depth([1]) == 4
-    split = Accuracies.of(grid({(2, 0.1): [0.9, 0.0], (2, 0.01): [0.0, 0.9]}))
-    assert split.trainable_depth() == 0  # no single learning rate, although each seed has one
-    assert [split.trainable_depth([seed]) for seed in (0, 1)] == [2, 2]
-
-
-# --- bootstrap -------------------------------------------------------------------------------------------------------
-
-
-def reaching(*depths: int, tried: tuple[int, ...] = (2, 4, 8, 16)) -> Accuracies:
-    """One seed for each of ``depths``, trained up to there and not further."""
-    return Accuracies(list(tried), np.array([[[float(depth <= reach)] for depth in tried] for reach in depths]))
-
-
-def test_one_seed_has_no_interval() -> None:
-    assert bootstrap_difference(reaching(16), reaching(2, 2)) is None
-    assert bootstrap_difference(reaching(16, 16), reaching(2)) is None
-
-
-def test_a_certain_difference_has_an_interval_without_width() -> None:
-    assert bootstrap_difference(reaching(16, 16, 16), reaching(2, 2), resamples=100) == (14.0, 14.0)
-    assert bootstrap_difference(reaching(2, 2), reaching(16, 16, 16), resamples=100) == (-14.0, -14.0)
-
-
-def test_the_interval_spans_what_the_seeds_disagree_about() -> None:
-    interval = bootstrap_difference(reaching(2, 8, 16), reaching(2, 2), resamples=300)
-    assert interval is not None
-    low, high = interval
-    assert low == 0.0  # some resample draws only the first seed
-    assert high == 14.0
-
-
-def test_a_lower_level_gives_a_narrower_interval() -> None:
-    a, b = reaching(2, 8, 16), reaching(2, 2)
-    wide = bootstrap_difference(a, b, level=1.0, resamples=500)
-    narrow = bootstrap_difference(a, b, level=0.2, resamples=500)
-    assert wide is not None
-    assert narrow is not None
-    assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
-    assert narrow[1] - narrow[0] < wide[1] - wide[0]
-
-
-def test_the_same_runs_have_the_same_interval_every_time() -> None:
-    a, b = reaching(2, 4, 8, 16), reaching(2, 2, 4)
-    few = [[bootstrap_difference(a, b, resamples=5, seed=seed) for seed in range(10)] for _ in range(2)]
-    assert few[0] == few[1]
-    assert len(set(few[0])) > 1  # so few resamples do differ from one seed to another
-    assert bootstrap_difference(a, b, resamples=50) == bootstrap_difference(a, b, resamples=50, seed=0)
-
-
-# --- verdicts --------------------------------------------------------------------------------------------------------
+# --- claims ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,36 +174,274 @@ def test_the_verdicts_stand_in_an_aligned_table() -> None:
 
 # --- style -----------------------------------------------------------------------------------------------------------
 
-KNOWN = ["fromage", "adam", "sgd_momentum", "sgd", "lars", "madam", "integer_madam", "signsgd", "novograd"]
+STATED: dict[str, Row] = {
+    path.stem: yaml.safe_load(path.read_text())["style"] for path in sorted((ROOT / "configs/optimizer").glob("*.yaml"))
+}
+MADE_UP = [f"optimizer_{number}" for number in range(30)]
 
 
-def test_optimizers_stand_in_one_order_and_strangers_come_last_by_name() -> None:
-    assert style.order(["zeta", *reversed(KNOWN), "alpha"]) == [*KNOWN, "alpha", "zeta"]
+def arms(stated: dict[str, Row]) -> pd.DataFrame:
+    """A table with a row for each arm, variants as ``name (key=value)``, with what the config of each states."""
+    rows = [
+        {"arm": arm, "optimizer": arm.split(" (")[0], "style": json.dumps(said), "comparison": "b6def528"}
+        for arm, said in stated.items()
+    ]
+    return pd.DataFrame(rows, columns=["arm", "optimizer", "style", "comparison"])
 
 
-def test_no_two_optimizers_share_a_colour_a_marker_or_a_name() -> None:
-    looks = [style.line(name) for name in KNOWN]
-    for key in ("color", "marker"):
-        assert len({look[key] for look in looks}) == len(KNOWN)
-    assert len({str(look["linestyle"]) for look in looks}) == len(KNOWN)
-    assert len({style.label(name) for name in KNOWN}) == len(KNOWN)
+def looks(styles: Styles, names: list[str]) -> set[tuple[str, str]]:
+    """Colours with their markers, by which arms are told apart where lines end or cross."""
+    return {(styles.line(name)["color"], styles.line(name)["marker"]) for name in names}
 
 
-def test_an_optimizer_that_style_does_not_know_keeps_its_name_and_can_be_drawn() -> None:
-    assert style.label("alpha") == "alpha"
-    assert "color" in style.line("alpha")
+@pytest.mark.parametrize("name", STATED)
+def test_what_an_optimizers_config_states_is_how_it_looks(name: str) -> None:
+    styles, said = Styles(arms(STATED)), STATED[name]
+    line = styles.line(name)
+    assert (styles.label(name), line["color"], line["marker"]) == (said["label"], said["color"], said["marker"])
+    assert line["linestyle"] == ((0, tuple(said["dash"])) if said["dash"] else "-")
+
+
+def test_no_two_optimizers_share_a_colour_a_marker_a_dash_or_a_name() -> None:
+    assert len(STATED) >= 9
+    for key in ("label", "color", "marker", "dash"):
+        assert len({str(said[key]) for said in STATED.values()}) == len(STATED), key
+
+
+def test_an_optimizer_whose_config_states_nothing_keeps_its_name_and_can_be_drawn() -> None:
+    for said in ({}, dict.fromkeys(("label", "color", "marker", "dash"))):  # null is nothing too
+        styles = Styles(arms({"alpha": said}))
+        assert styles.label("alpha") == "alpha"
+        figure, axes = plt.subplots()
+        axes.plot([0, 1], [1, 0], **styles.line("alpha"))
+        figure.canvas.draw()
+        plt.close(figure)
+
+
+def test_what_a_config_leaves_open_is_derived() -> None:
+    derived = Styles(arms({"alpha": {}})).line("alpha")
+    styles = Styles(arms({"alpha": {"color": "#123456"}}))
+    assert styles.line("alpha") == {**derived, "color": "#123456"}
+    assert styles.label("alpha") == "alpha"
+    assert Styles(arms({"alpha": {"label": "Alpha", "dash": []}})).line("alpha") == {**derived, "linestyle": "-"}
+
+
+def test_no_two_unknown_optimizers_look_the_same() -> None:
+    # Regression: all that no list of colours knew were the same grey hexagon.
+    styles = Styles(arms(STATED | {name: {} for name in MADE_UP}))
+    assert len(looks(styles, [*STATED, *MADE_UP])) == len(STATED) + len(MADE_UP)
+
+
+def test_a_variant_does_not_look_like_its_optimizer_nor_like_another_variant() -> None:
+    variants = {f"{name} (momentum={value})": said for name, said in STATED.items() for value in (0.5, 0.99)}
+    styles = Styles(arms(variants | STATED))  # a variant bears the style of its optimizer's config in its rows
+    assert len(looks(styles, [*STATED, *variants])) == 3 * len(STATED)
+    assert {name: styles.line(name) for name in STATED} == {name: Styles(arms(STATED)).line(name) for name in STATED}
+    assert styles.label("adam (momentum=0.5)") == "Adam (momentum=0.5)"
+
+
+def test_optimizers_whose_configs_were_copied_do_not_look_the_same() -> None:
+    names = ["adam", *(f"adam_{number}" for number in range(10))]
+    styles = Styles(arms({name: {**STATED["adam"], "label": name} for name in names}))
+    assert len(looks(styles, names)) == len(names)
+    assert styles.line("adam")["marker"] == STATED["adam"]["marker"]
+
+
+def test_an_arm_looks_the_same_whoever_stands_beside_it_and_in_whatever_order() -> None:
+    alone = Styles(arms({"alpha": {}})).line("alpha")
+    beside = {name: {} for name in [*MADE_UP, "alpha"]}
+    assert Styles(arms(beside)).line("alpha") == Styles(arms(beside).iloc[::-1]).line("alpha") == alone
+
+
+def test_looks_are_the_same_in_every_process() -> None:
+    program = "import sys; from reltrust.reporting.style import Styles; import pandas as pd; " + inspect.cleandoc("""
+        names = sys.argv[1:]
+        styles = Styles(pd.DataFrame({"arm": names, "optimizer": names, "style": "{}"}), also=["published"])
+        print([styles.line(name) for name in [*names, "published"]])
+    """).replace("\n", "; ")
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", program, *MADE_UP],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    here = Styles(arms({name: {} for name in MADE_UP}), also=["published"])
+    assert printed == 2 * [f"{[here.line(name) for name in [*MADE_UP, 'published']]}\n"]
+
+
+def test_an_arm_that_was_only_published_has_a_look_too() -> None:
+    styles = Styles(arms(STATED), also=["adam", "theirs", "others"])
+    assert styles.label("theirs") == "theirs"
+    assert styles.label("adam") == "Adam"
+    assert len(looks(styles, [*STATED, "theirs", "others"])) == len(STATED) + 2
+    nobody = Styles(arms({}), also=["theirs"])  # nothing of ours yet
+    assert nobody.line("theirs") == styles.line("theirs")
 
 
 def test_a_saved_figure_has_the_same_bytes_every_time(tmp_path: Path) -> None:
     contents = []
     for folder in ("once", "again"):
         figure, axes = plt.subplots(figsize=(2, 2))
-        axes.plot([0, 1], [1, 0], **style.line("adam"), label="Adam")
+        axes.plot([0, 1], [1, 0], **Styles(arms(STATED)).line("adam"), label="Adam")
         paths = style.save(figure, tmp_path / folder, "line")
         plt.close(figure)
-        assert [path.name for path in paths] == ["line.pdf", "line.png"]
+        assert paths == [tmp_path / folder / "figures" / name for name in ("line.pdf", "line.png")]
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]
     assert contents[0][0].startswith(b"%PDF")
     assert b"CreationDate" not in contents[0][0]  # both were saved within the same second
     assert contents[0][1].startswith(b"\x89PNG")
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+ACCURACY = Measure("train_accuracy", "accuracy", best="max", diverged=0.0, ties="train_loss")
+LOSS = Measure("train_loss", "loss", best="min", diverged=9.0, ties="train_accuracy")
+BY_DEPTH, BY_SEED = Comparison(ACCURACY, x="hidden_layers"), Comparison(LOSS, x="seed")
+
+
+class Seen:
+    """A report that keeps the selections which its figures and claims are handed."""
+
+    def __init__(self) -> None:
+        self.drawn: list[Selection] = []
+        self.judged: list[Selection] = []
+        published = pd.DataFrame([{**FINISHED, "arm": "adam", "train_accuracy": 0.75, "lr": 0.3}])
+        self.report = Report(
+            title="Nobody, figure 1",
+            figures=(Figure("", BY_DEPTH, self.draw), Figure("-again", BY_DEPTH, self.draw)),
+            claims=(self.claim("first", BY_DEPTH, "quick"), self.claim("second", BY_SEED, "quick", "paper")),
+            cost={"quick": ("make quick", "a minute"), "paper": ("make paper", "a GPU")},
+            published=published,
+        )
+
+    def draw(self, selection: Selection, styles: Styles) -> Any:
+        self.drawn.append(selection)
+        return plt.figure()
+
+    def judge(self, selection: Selection) -> tuple[str, Verdict]:
+        self.judged.append(selection)
+        return f"{len(selection.best)} of {len(selection.runs)}", Verdict.PARTLY
+
+    def claim(self, text: str, comparison: Comparison, *scales: str) -> Claim:
+        return Claim(text, comparison, scales, published=f"{text} published", judge=self.judge)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    seen = Seen()
+    monkeypatch.setattr(report, "load_report", lambda _: seen.report)
+    return seen
+
+
+def test_figures_table_and_verdicts_are_of_one_selection(
+    seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Regression: the figure chose learning rates by one rule, the verdict by another, over other runs.
+    made: list[Selection] = []
+
+    def counted(*words: Any) -> Selection:
+        made.append(select(*words))
+        return made[-1]
+
+    monkeypatch.setattr(report, "select", counted)
+    rows = [{**FINISHED, "lr": lr, "seed": seed, "train_accuracy": lr} for lr in (0.1, 0.2) for seed in (0, 1, 2)]
+    results = write(tmp_path, rows)
+    report.write(results, "mlp_depth")
+    ours = [selection for selection in made if selection.scale == "quick"]
+    assert sorted(selection.comparison.x for selection in ours) == ["hidden_layers", "seed"]
+    (main,) = [selection for selection in ours if selection.comparison == BY_DEPTH]
+    assert [id(selection) for selection in seen.drawn] == [id(main)] * 2
+    assert {id(selection) for selection in seen.judged} == {id(selection) for selection in ours}
+    (cell,) = pd.read_csv(results / "summaries" / "mlp_depth-quick-selected.csv").to_dict("records")
+    assert (cell["optimizer"], cell["lr"], cell["n"], cell["mean"]) == ("adam", 0.2, 3, 0.2)
+    assert (cell["published"], cell["published_lr"]) == (0.75, 0.3)
+
+
+def test_a_claim_is_judged_by_the_comparison_that_it_is_about(seen: Seen, tmp_path: Path) -> None:
+    rows = [{**FINISHED, "lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in (0, 1, 2)]
+    text = report.write(write(tmp_path, rows), "mlp_depth")
+    assert [selection.comparison for selection in seen.judged] == [BY_DEPTH, BY_SEED]
+    assert "first   first published   3 of 6  partly" in text
+    assert "second  second published  3 of 6  partly" in text
+
+
+@pytest.mark.parametrize(
+    ("scale", "judged"),
+    [("quick", ["first", "second"]), ("paper", ["second"]), ("smoke", []), (None, [])],
+)
+def test_a_claim_is_judged_under_the_scales_that_it_states_and_no_other(
+    scale: str | None, judged: list[str], seen: Seen, tmp_path: Path
+) -> None:
+    text = report.write(write(tmp_path, [{**FINISHED, "scale": scale}]), "mlp_depth")
+    assert [claim for claim in ("first", "second") if f"{claim} published" in text] == judged
+    assert ("no claim can be judged at this scale" in text) == (not judged)
+    assert len(seen.judged) == len(judged)
+    assert len(seen.drawn) == 2  # figures there are at every scale
+
+
+def test_what_a_claim_calls_published_does_not_depend_on_our_runs(seen: Seen) -> None:
+    claim = seen.report.claims[0]
+    ours = select(pd.DataFrame([{**FINISHED, "arm": "adam"}]), BY_DEPTH, "quick")
+    assert claim.judged(ours) == Judgement("first", "first published", "1 of 1", Verdict.PARTLY)
+    assert claim.judged(None) == Judgement("first", "first published", "-", Verdict.NOT_RUN)
+
+
+def claims_rows(results: Path) -> list[tuple[str, ...]]:
+    """(figure and scale, claim, published, ours, verdict, command, cost) of each line of the table of claims."""
+    head, rule, *lines = report.claims_table(results).splitlines()
+    assert head.count("|") == rule.count("|") == 8
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+
+
+def test_the_table_of_claims_holds_those_without_runs_as_not_run(
+    seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "names", lambda: ["mlp_depth"])
+    quick, paper = ("`make quick`", "a minute"), ("`make paper`", "a GPU")
+    place = "Nobody, figure 1"
+    nothing = [
+        (f"{place}, quick", "first", "first published", "-", "**not run**", *quick),
+        (f"{place}, quick", "second", "second published", "-", "**not run**", *quick),
+        (f"{place}, paper", "second", "second published", "-", "**not run**", *paper),
+    ]
+    assert claims_rows(tmp_path) == nothing
+    others = [{**FINISHED, "scale": "smoke"}, {**FINISHED, "comparison": "01234567", "scale": None}]
+    assert claims_rows(write(tmp_path, others)) == nothing
+    assert seen.judged == []
+    assert claims_rows(write(tmp_path, [FINISHED])) == [
+        (f"{place}, quick", "first", "first published", "1 of 1", "**partly**", *quick),
+        (f"{place}, quick", "second", "second published", "1 of 1", "**partly**", *quick),
+        nothing[2],
+    ]
+
+
+def test_a_report_closes_the_figures_that_it_drew(seen: Seen, tmp_path: Path) -> None:
+    before = plt.get_fignums()
+    report.write(write(tmp_path, [FINISHED]), "mlp_depth")
+    assert plt.get_fignums() == before
+
+
+def test_an_experiment_without_a_table_has_nothing_yet(tmp_path: Path) -> None:
+    assert report.write(tmp_path, "mlp_depth") == f"mlp_depth: nothing in {tmp_path}/summaries yet"
+
+
+def test_every_experiment_with_a_figure_can_be_run_and_states_a_report() -> None:
+    assert "mlp_depth" in report.names()
+    assert set(report.names()) <= set(experiment.names())
+
+
+@pytest.mark.parametrize("name", report.names())
+def test_a_report_names_scales_that_there_are_and_says_what_each_costs(name: str) -> None:
+    stated = report.load_report(name)
+    assert set(stated.cost) <= set(experiment.scales(name))
+    # A claim of a scale without a cost would not stand in the table of claims.
+    assert {scale for claim in stated.claims for scale in claim.scales} <= set(stated.cost)
+    assert len({(claim.text, scale) for claim in stated.claims for scale in claim.scales}) == sum(
+        len(claim.scales) for claim in stated.claims
+    )
+    assert len({figure.suffix for figure in stated.figures}) == len(stated.figures)

@@ -135,7 +135,7 @@ def test_a_table_takes_the_runs_of_one_comparison_from_one_store(settings: Resol
     finish(settings("seed=0"), 0.5)
     finish(settings("seed=1"), 0.6)
     finish(settings("seed=0", "task.width=16"), 0.7)
-    path = collect(results, "mlp_depth")
+    path = collect(results, "mlp_depth", {})
     assert path is not None
     assert sorted(pd.read_csv(path)["train_accuracy"]) == [0.5, 0.6, 0.7]
 
@@ -144,7 +144,7 @@ def test_a_table_takes_the_runs_of_one_comparison_from_one_store(settings: Resol
     finish(settings("seed=0", f"machine.results={elsewhere}"), 0.9)
     (elsewhere / "summaries").mkdir()
     (elsewhere / "summaries" / path.name).write_bytes(path.read_bytes())
-    merged = pd.read_csv(collect(elsewhere, "mlp_depth"))
+    merged = pd.read_csv(collect(elsewhere, "mlp_depth", {}))
     assert sorted(merged["train_accuracy"]) == [0.7, 0.9]
 
 
@@ -152,7 +152,7 @@ def test_a_table_holds_results_only(settings: Resolve, tmp_path: Path) -> None:
     import pandas as pd
 
     begun(settings("seed=0")).preempted()
-    assert collect(tmp_path / "results", "mlp_depth") is None
+    assert collect(tmp_path / "results", "mlp_depth", {}) is None
     begun(settings("seed=1")).end(Status.DIVERGED, {"diverged_at": 7, "steps": 30})
-    table = pd.read_csv(collect(tmp_path / "results", "mlp_depth"))
+    table = pd.read_csv(collect(tmp_path / "results", "mlp_depth", {}))
     assert table[["seed", "status", "diverged_at"]].to_numpy().tolist() == [[1, "diverged", 7]]

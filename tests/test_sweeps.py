@@ -102,7 +102,7 @@ def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
             record.begin(one, "cpu")
             for step in (30, 60):
                 record.append({"step": step})
-        shown._look(last=True)
+        shown.update(last=True)
         told = capsys.readouterr().err
         records[0].end(Status.FINISHED, {})
         records[1].preempted()
@@ -110,7 +110,7 @@ def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
     assert "depths: 1/2 runs, 1 preempted, 1 finished\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "packed"])
+@pytest.mark.parametrize("launcher", ["processes", "packed"])
 def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path, launcher: str) -> None:
     words = ["sweep=mlp_depth", "scale=smoke", f"launcher={launcher}"]
     words += ["launcher.require_packing=true"] if launcher == "packed" else []  # whether it pays is no matter here
@@ -148,7 +148,7 @@ def test_one_number_written_in_two_ways_is_one_run(reltrust: Call) -> None:
     assert "2 runs: 2 start" in answer.stdout
 
 
-@pytest.mark.parametrize("launcher", ["serial", "joblib", "packed"])
+@pytest.mark.parametrize("launcher", ["serial", "processes", "packed"])
 def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     reltrust: Call, tmp_path: Path, launcher: str
 ) -> None:
@@ -199,7 +199,7 @@ def test_an_unknown_key_that_is_swept_is_refused_before_anything_starts(
     [
         ("serial", ["optimizer.target=torch.optim.SGD,torch.optim.Adamax"], "unexpected keyword argument"),
         ("serial", ["machine.device=cuda:99", "seed=0,1"], "machine.device='cuda:99': not present"),
-        ("joblib", ["machine.results=file", "seed=0,1"], "machine.results='file': "),
+        ("processes", ["machine.results=file", "seed=0,1"], "machine.results='file': "),
         ("packed", ["optimizer.target=torch.optim.SGD,torch.optim.No"], "optimizer.target='torch.optim.No': "),
         ("packed", ["seed=range(0)"], "seed=range(0): must have at least one value"),
     ],
@@ -216,7 +216,7 @@ def test_what_only_the_machine_can_refuse_is_refused_once_and_before_anything_st
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "packed", "packed launcher.workers=1"])
+@pytest.mark.parametrize("launcher", ["processes", "packed", "packed launcher.workers=1"])
 def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
     reltrust: Call, tmp_path: Path, launcher: str
 ) -> None:
@@ -236,9 +236,8 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     while any(record.is_busy for record in records) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(record.is_busy for record in records)
-    if launcher != "joblib":  # a pack leaves checkpoints; at least one of them had begun
-        assert {record.status for record in records} == {Status.PREEMPTED}
-        assert all(record.checkpoint_path.exists() for record in records)
+    assert {record.status for record in records} == {Status.PREEMPTED}  # at least one of them had begun
+    assert all(record.checkpoint_path.exists() for record in records)
     again = reltrust(*words)
     assert again.returncode == 0, again.stderr
     assert {record.status for record in Store(tmp_path / "results").records()} == {Status.FINISHED}
@@ -253,7 +252,7 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
         (["launcher.memory_fraction=1.5"], "launcher.memory_fraction=1.5: must be less than or equal to 1"),
         (["launcher.workers=two"], "launcher.workers='two': must be a valid integer"),
         (["launcher.members=3"], "launcher.members=3: unknown key"),
-        (["launcher=serial", "launcher.workers=3"], "launcher.workers=3: only launcher=packed has settings"),
+        (["launcher=serial", "launcher.workers=3"], "launcher.workers=3: only launcher=packed and launcher=processes"),
         (
             ["launcher.require_packing=true", "optimizer=integer_madam", "optimizer.init=random"],
             "launcher.require_packing=true, but optimizer.init=random draws",

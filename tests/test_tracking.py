@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from reltrust import pack_runner, pack_size
+from reltrust.packing import runner as pack_runner
+from reltrust.packing import size as pack_size
 from reltrust.records import tracking
 from reltrust.records.store import RunRecord
 from reltrust.settings import Settings, Tracking
+from reltrust.sweeps.plan import plan
 
 Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -153,5 +155,5 @@ def test_packed_runs_are_shown_when_they_have_ended(settings: Resolve, monkeypat
     monkeypatch.setattr(pack_size, "packing_gain", lambda *_: 2.0)
     words = ["tracking.mode=wandb_offline", "optimizer=sgd"]
     chosen = [settings(*words, f"optimizer.lr={lr}") for lr in (0.1, 1e30)]
-    pack_runner.run_pack(chosen, max_members=None, memory_fraction=0.5)
+    pack_runner.run_pack(plan(chosen), max_members=None, memory_fraction=0.5)
     assert list(shown.values()) == [[("diverged", 30)], [30, 60, 90, 120, ("finished", 120)]]

@@ -15,23 +15,15 @@ import pytest
 import torch
 
 from reltrust.records import checkpoint
-from reltrust.records.store import RunRecord, Status, Store
-from reltrust.runner import build_program, run
+from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.training.program import Program
 from reltrust.training.trainer import Stopwatch
+from runs import metrics, program_of, record_of, run
 
 Resolve = Callable[..., Settings]
 GOLDEN = Path(__file__).parent / "golden" / "first_losses.json"
 OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd"]
-
-
-def record_of(settings: Settings) -> RunRecord:
-    return Store(settings.machine.results).record(settings)
-
-
-def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
 def test_a_run_leaves_a_whole_record(settings: Resolve) -> None:
@@ -67,7 +59,7 @@ def test_the_same_seed_gives_the_same_metrics_to_the_bit(settings: Resolve, tmp_
     for folder in ("a", "b"):
         chosen = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / folder}")
         run(chosen)
-        rows.append(untimed(record_of(chosen).metrics))
+        rows.append(metrics(chosen))
     assert rows[0] == rows[1]
 
 
@@ -75,7 +67,7 @@ def test_another_seed_gives_other_metrics(settings: Resolve) -> None:
     first, second = settings("seed=0"), settings("seed=1")
     run(first)
     run(second)
-    assert untimed(record_of(first).metrics) != untimed(record_of(second).metrics)
+    assert metrics(first) != metrics(second)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd_momentum", "adam", "fromage", "madam"])
@@ -87,21 +79,21 @@ def test_a_run_that_is_asked_to_stop_goes_on_as_if_undisturbed(
     run(whole)
 
     broken = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / 'broken'}")
-    step = Program.step
+    step = Program.training_step
 
     def interrupting(self: Program, number: int, factors: list[float]) -> None:
         step(self, number, factors)
         if number + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Program, "step", interrupting)
+    monkeypatch.setattr(Program, "training_step", interrupting)
     assert run(broken) is Status.PREEMPTED
     assert record_of(broken).status is Status.PREEMPTED
     assert torch.load(record_of(broken).checkpoint_path)["state"]["step"] == stop_at
-    monkeypatch.setattr(Program, "step", step)
+    monkeypatch.setattr(Program, "training_step", step)
     assert run(broken) is Status.FINISHED
 
-    assert untimed(record_of(broken).metrics) == untimed(record_of(whole).metrics)
+    assert metrics(broken) == metrics(whole)
     assert not record_of(broken).checkpoint_path.exists()
     assert len(record_of(broken).provenance["attempts"]) == 2
 
@@ -123,26 +115,26 @@ def test_a_killed_process_loses_nothing_but_the_time_since_its_checkpoint(settin
     assert run(chosen) is Status.FINISHED
     whole = settings(*words, f"machine.results={tmp_path / 'whole'}")
     run(whole)
-    assert untimed(record.metrics) == untimed(record_of(whole).metrics)
+    assert metrics(chosen) == metrics(whole)
 
 
 def test_a_non_finite_loss_ends_the_run_as_diverged_at_its_step(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings("optimizer=sgd")
-    step = Program.step
+    step = Program.training_step
 
     def breaking(self: Program, number: int, factors: list[float]) -> None:
         if number == 41:
-            next(iter(self.params)).data.fill_(float("inf"))
+            self.task.players[0].params[0].data.fill_(float("inf"))
         step(self, number, factors)
 
-    monkeypatch.setattr(Program, "step", breaking)
+    monkeypatch.setattr(Program, "training_step", breaking)
     assert run(chosen) is Status.DIVERGED
     record = record_of(chosen)
     assert record.summary["diverged_at"] == 41
     assert [row["step"] for row in record.metrics] == [30]
-    monkeypatch.setattr(Program, "step", step)
+    monkeypatch.setattr(Program, "training_step", step)
     assert run(chosen) is Status.DIVERGED  # a result: not run again
     assert len(record.provenance["attempts"]) == 1
 
@@ -187,14 +179,14 @@ def test_the_clock_stands_still_during_evaluation(monkeypatch: pytest.MonkeyPatc
 def test_a_signal_handler_of_others_is_called_and_put_back(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int] = []
     earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    step = Program.step
+    step = Program.training_step
 
     def interrupting(self: Program, number: int, factors: list[float]) -> None:
         step(self, number, factors)
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Program, "step", interrupting)
+    monkeypatch.setattr(Program, "training_step", interrupting)
     try:
         assert run(settings()) is Status.PREEMPTED
         assert heard == [signal.SIGTERM]
@@ -231,11 +223,11 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Pa
 
 
 def first_losses(settings: Settings, steps: int = 20) -> list[float]:
-    program = build_program(settings, torch.device("cpu"))
+    program = program_of(settings)
     losses = []
     for step in range(steps):
-        program.step(step, [1.0])
-        losses.append(program.look(step + 1)[0].means["train_loss"])
+        program.training_step(step, [1.0])
+        losses.append(program.fetch_window(step + 1)[0].means["train_loss"])
     return losses
 
 

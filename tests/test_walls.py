@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,8 @@ class Import:
 
 
 def imports_of(source: str, package: str = "") -> list[Import]:
-    """Every import of a module's source: at its top, in a function, relative to its ``package``, by importlib."""
+    """Every import that happens: at a module's top, in a function, relative to its ``package``, by importlib; not those
+    for type checkers alone."""
     return list(_walk(ast.parse(source), package, lazy=False))
 
 
@@ -42,6 +44,10 @@ def _walk(node: ast.AST, package: str, *, lazy: bool) -> Iterator[Import]:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
         if called in ("import_module", "__import__"):
             yield Import(str(node.args[0].value), lazy)
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        for child in node.orelse:
+            yield from _walk(child, package, lazy=lazy)
+        return
     lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     for child in ast.iter_child_nodes(node):
         yield from _walk(child, package, lazy=lazy)
@@ -49,6 +55,8 @@ def _walk(node: ast.AST, package: str, *, lazy: bool) -> Iterator[Import]:
 
 def imports_in(path: Path) -> list[Import]:
     package = ".".join(path.parent.relative_to(SRC).parts) if path.is_relative_to(SRC) else ""
+    if path.is_relative_to(ROOT / "experiments"):
+        package = f"reltrust.experiments.{path.parent.name}"
     return imports_of(path.read_text(encoding="utf-8"), package)
 
 
@@ -69,6 +77,8 @@ def breaches(files: list[Path], *forbidden: str) -> list[str]:
 
 
 FIGURES = sorted(ROOT.glob("experiments/*/figure.py"))
+SUBJECTS = sorted(ROOT.glob("experiments/*/settings.py"))
+TASKS = sorted(path for path in ROOT.glob("experiments/*/*.py") if path not in (*FIGURES, *SUBJECTS))
 EVERYTHING = python_files(SRC, ROOT / "experiments", ROOT / "scripts")
 
 
@@ -83,6 +93,10 @@ from . import store
 from ..optim.fromage import Fromage as F
 if True:
     import yaml
+if TYPE_CHECKING:
+    import pandas
+else:
+    import scipy
 class A:
     import json
     def method(self):
@@ -93,7 +107,7 @@ lazily = lambda: __import__("pandas")
 """
     found = imports_of(source, "reltrust.records")
     eager = ["torch", "os.path", "reltrust.settings", "reltrust.records.store", "reltrust.optim.fromage.Fromage"]
-    assert [i.name for i in found if not i.lazy] == [*eager, "yaml", "json", "numpy.linalg"]
+    assert [i.name for i in found if not i.lazy] == [*eager, "yaml", "scipy", "json", "numpy.linalg"]
     assert [i.name for i in found if i.lazy] == ["wandb", "hydra.main", "pandas"]
 
 
@@ -118,17 +132,20 @@ def test_optim_imports_torch_the_standard_library_and_itself() -> None:
     assert strange == []
 
 
-def test_reporting_and_the_figures_never_import_torch() -> None:
+def test_reporting_figures_and_settings_never_import_torch() -> None:
     assert FIGURES
-    assert breaches([*python_files(PACKAGE / "reporting"), *FIGURES, ROOT / "scripts" / "figures.py"], "torch") == []
+    assert SUBJECTS
+    files = [*python_files(PACKAGE / "reporting"), *FIGURES, *SUBJECTS, ROOT / "scripts" / "figures.py"]
+    assert breaches(files, "torch") == []
 
 
-def test_reporting_and_the_figures_import_nothing_of_ours_but_reporting() -> None:
+def test_reporting_and_the_figures_import_nothing_of_ours_but_reporting_and_where_artifacts_lie() -> None:
+    allowed = ("reltrust.reporting", "reltrust.records.artifacts", "reltrust.experiments")
     ours = [
         f"{path.relative_to(ROOT)} imports {found.name}"
         for path in [*python_files(PACKAGE / "reporting"), *FIGURES]
         for found in imports_in(path)
-        if found.is_of("reltrust", "hydra_plugins") and not found.is_of("reltrust.reporting")
+        if found.is_of("reltrust", "hydra_plugins") and not found.is_of(*allowed)
     ]
     assert ours == []
 
@@ -137,16 +154,39 @@ def test_training_knows_no_command_line_and_no_dashboard() -> None:
     assert breaches(python_files(PACKAGE / "training"), "hydra", "omegaconf", "wandb") == []
 
 
-@pytest.mark.parametrize("room", ["models", "data", "tasks"])
-def test_what_is_trained_knows_neither_how_nor_where(room: str) -> None:
-    how = ("reltrust.optim", "reltrust.training", "reltrust.records", "reltrust.runner", "torch.optim")
-    assert breaches(python_files(PACKAGE / room), "hydra", "omegaconf", "wandb", *how) == []
+def test_what_is_trained_knows_neither_how_nor_where() -> None:
+    assert TASKS
+    files = [*python_files(PACKAGE / "models", PACKAGE / "data"), *TASKS]
+    ours = ("optim", "training", "packing", "records", "sweeps", "build", "run")
+    assert breaches(files, "hydra", "omegaconf", "wandb", "torch.optim", *(f"reltrust.{wing}" for wing in ours)) == []
+
+
+def test_the_package_names_no_experiment() -> None:
+    """Neither in code nor in words: the next experiment would have to be named too."""
+    names = [path.name for path in (ROOT / "experiments").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert names
+    files = [path for path in SRC.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    found = [(path.name, name) for path in files for name in names if name in path.read_text()]
+    assert found == []
+
+
+def test_nothing_reaches_into_another_wings_private_names() -> None:
+    reached = [
+        f"{path.relative_to(ROOT)} imports {found.name}"
+        for path in EVERYTHING
+        for found in imports_in(path)
+        if found.is_of("reltrust")
+        and any(part.startswith("_") for part in found.name.split("."))
+        and not (path.is_relative_to(PACKAGE) and found.is_of(f"reltrust.{wing_of(path)}"))
+    ]
+    assert reached == []
 
 
 def test_only_the_application_and_the_plugins_import_hydra() -> None:
     importers = {path for path in EVERYTHING for found in imports_in(path) if found.is_of("hydra", "hydra_plugins")}
     plugins = {path for path in importers if path.is_relative_to(SRC / "hydra_plugins")}
-    assert importers - plugins == {PACKAGE / "__main__.py"}
+    assert importers - plugins == {PACKAGE / "__main__.py", PACKAGE / "messages.py"}
+    assert all(found.lazy for found in imports_in(PACKAGE / "messages.py") if found.is_of("hydra"))
     assert plugins
 
 
@@ -158,23 +198,24 @@ def test_wandb_is_imported_by_the_tracker_alone_and_only_when_it_is_asked_for() 
 
 
 def test_the_package_imports_no_experiment_and_no_script() -> None:
-    assert breaches(python_files(SRC), "experiments", "scripts", "benchmarks", "tests") == []
+    named = [f"reltrust.experiments.{path.parent.name}" for path in SUBJECTS]
+    assert breaches(python_files(SRC), *named, "experiments", "scripts", "benchmarks", "tests") == []
 
 
 # --- the order of the wings ------------------------------------------------------------------------------------------
 
 # From the ground up: each stands on those before it. Wings of one storey do not know each other.
 STOREYS = [
-    ["errors"],
-    ["settings"],
+    ["errors", "experiments"],
+    ["experiment"],
+    ["messages"],
     ["optim", "models", "data"],
-    ["tasks"],
+    ["settings"],
     ["records"],
-    ["training", "reporting"],
-    ["runner", "sweeps"],
-    ["pack_size"],
-    ["pack_runner"],
-    ["workers"],
+    ["sweeps", "training", "reporting"],
+    ["build"],
+    ["run"],
+    ["packing"],
     ["__main__"],
 ]
 STOREY = {wing: height for height, wings in enumerate(STOREYS) for wing in wings}
@@ -220,7 +261,9 @@ def python(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("module", ["reltrust", "reltrust.settings", "reltrust.sweeps.plan", "reltrust.reporting"])
+@pytest.mark.parametrize(
+    "module", ["reltrust", "reltrust.settings", "reltrust.sweeps.plan", "reltrust.reporting.report"]
+)
 def test_importing_what_needs_no_torch_does_not_import_it(module: str, tmp_path: Path) -> None:
     done = python("-c", f"import sys, {module}; print(*sys.modules, sep='\\n')", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -237,3 +280,55 @@ def test_the_help_is_shown_without_importing_torch(tmp_path: Path) -> None:
     loaded = set(re.findall(r"^import time:.*\|\s*(\S+)$", done.stderr, flags=re.MULTILINE))
     assert {"hydra", "reltrust.settings", "reltrust.sweeps.plan"} <= loaded
     assert not {name for name in loaded if name.partition(".")[0] in ("torch", "wandb", "pandas", "matplotlib")}
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+_WATCH = """
+import os, sys
+log, root = os.environ["WRITES_LOG"], os.environ["WRITES_BELOW"]
+def watch(event, args):
+    if event == "open":
+        path, mode, flags = args
+        writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR)
+        if not writes:
+            return
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"):
+        path = args[1] if event == "os.rename" else args[0]
+    else:
+        return
+    if not isinstance(path, (str, bytes)) or not os.path.abspath(os.fsdecode(path)).startswith(root):
+        return
+    frame, ours = sys._getframe(1), []
+    while frame is not None:
+        if "/reltrust/" in frame.f_code.co_filename or "/experiments/" in frame.f_code.co_filename:
+            ours.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    with open(log, "a") as file:
+        file.write(f"{ours[0] if ours else sys.argv[0]}\\t{event}\\t{os.fsdecode(path)}\\n")
+sys.addaudithook(watch)
+"""
+
+
+def test_only_records_writes_below_results(tmp_path: Path) -> None:
+    """Watched while a sweep runs, alone and in several processes, and while its figures are drawn."""
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch" / "sitecustomize.py").write_text(_WATCH)
+    results, log = tmp_path / "results", tmp_path / "writes.log"
+    watched = {"PYTHONPATH": str(tmp_path / "watch"), "WRITES_LOG": str(log), "WRITES_BELOW": str(results)}
+    sweep = ["-m", "reltrust", "sweep=mlp_depth", "scale=smoke", "optimizer=adam", f"machine.results={results}"]
+    commands = [
+        [*sweep, "launcher=serial"],
+        [*sweep, "launcher=packed", "seed=1,2", "launcher.workers=2", "launcher.require_packing=true"],
+        [str(ROOT / "scripts" / "figures.py"), "--results", str(results)],
+    ]
+    for words in commands:
+        done = subprocess.run(
+            [sys.executable, *words], env={**os.environ, **watched}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    writes = [line.split("\t") for line in log.read_text().splitlines()]
+    written = {Path(path).name for _, _, path in writes}
+    assert {".lock", "status.json", "metrics.jsonl", "config.yaml", "mlp_depth.csv", "mlp_depth-smoke.png"} <= written
+    strangers = {(writer, path) for writer, _, path in writes if "/src/reltrust/records/" not in writer}
+    assert strangers == set()

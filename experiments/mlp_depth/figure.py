@@ -1,227 +1,142 @@
 """Fromage paper, figure 3 (left): training accuracy of perceptrons against their depth.
 
-Draws, from ``results/summaries/mlp_depth.csv`` and ``published.csv`` beside this file,
-
-- ``mlp_depth-<protocol>``: accuracy against depth, one line an optimizer at its selected learning rate;
-- ``mlp_depth-<protocol>-lr``: the same for every learning rate, one panel an optimizer;
-- ``summaries/mlp_depth-<protocol>-selected.csv``: n, mean and spread of every cell beside the published number;
-
-and prints a verdict on each claim. Needs pandas and matplotlib, not torch.
+- ``mlp_depth-<scale>``: accuracy against depth, one line an optimizer at its selected learning rate;
+- ``mlp_depth-<scale>-lr``: the same for every learning rate, one panel an optimizer.
 """
 
-import itertools
-import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from reltrust.reporting import analysis, style
-from reltrust.reporting.analysis import Accuracies
-from reltrust.reporting.verdicts import Judgement, as_text, judge_grid_value, judge_order
+from reltrust.reporting.claims import Claim, Verdict, judge_grid_value, judge_order
+from reltrust.reporting.lines import draw_means, draw_published, draw_tuning
+from reltrust.reporting.report import Figure, Report
+from reltrust.reporting.selection import Comparison, Measure, Selection, select
+from reltrust.reporting.statistics import Outcomes, bootstrap_difference
+from reltrust.reporting.style import Styles
 
-EXPERIMENT = "mlp_depth"
 CHANCE = 0.1
+TRAINABLE = 0.5  # a depth counts as trained from this accuracy on: far from chance, far from 1
 
+ACCURACY = Measure("train_accuracy", "training accuracy, last epoch", best="max", diverged=0.0, ties="train_loss")
+DEPTH = Comparison(ACCURACY, x="hidden_layers")
 
-def _decay(every: int) -> str:
-    return json.dumps({"name": "exponential", "decay": 0.95, "every": every})
-
-
-_COMMON = {"init": "torch", "protocol": 1, "precision": "fp32"}
-
-# What makes runs those of a named protocol, in columns of the table; other runs are named by their comparison's id.
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "paper": {"data": "mnist", "width": 784, "batch_size": 250, "steps": 24000, "schedule": _decay(240)} | _COMMON,
-    "quick": {"data": "digits", "width": 64, "batch_size": 50, "steps": 4800, "schedule": _decay(120)} | _COMMON,
-    "smoke": {"data": "digits", "width": 32, "batch_size": 50, "steps": 120, "schedule": _decay(30)} | _COMMON,
-}
-
-
-def published() -> pd.DataFrame:
-    """The authors' numbers; ``quantity`` is ``run`` (one learning rate) or ``figure`` (as they drew it: at each step
-    the maximum over three learning rates, then averaged, which lifts chance from 0.112 to 0.129)."""
-    table = pd.read_csv(Path(__file__).with_name("published.csv"))
-    return table.assign(accuracy=table["train_accuracy"])
-
-
-def beside_published(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each (optimizer, depth) at its selected learning rate: n, mean, standard deviation, extremes, and the published
-    accuracy and learning rate of the same cell, selected by the same rule from the authors' runs."""
-    theirs = published().query("quantity == 'run'").assign(train_loss=float("nan"))
-    cells = analysis.describe(analysis.select_lr(theirs))[["optimizer", "hidden_layers", "lr", "mean"]]
-    cells = cells.rename(columns={"lr": "published_lr", "mean": "published"})
-    return analysis.describe(analysis.select_lr(runs)).merge(cells, how="left", on=["optimizer", "hidden_layers"])
-
-
-def protocol_name(runs: pd.DataFrame) -> str:
-    """The name of the protocol that runs of one comparison follow, or the comparison's id."""
-    facts = runs.iloc[0]
-    matches = (name for name, wanted in PROTOCOLS.items() if all(facts[key] == value for key, value in wanted.items()))
-    return next(matches, str(runs["comparison"].iloc[0]))
-
-
-def describe_protocol(runs: pd.DataFrame, name: str) -> str:
-    first, seeds = runs.iloc[0], runs["seed"].nunique()
-    return (
-        f"{name if name in PROTOCOLS else 'other'} protocol: {first['data']}, width {first['width']}, "
-        f"batch {first['batch_size']}, {first['steps']:,} steps, {first['init']} init, "
-        f"{'' if first['precision'] == 'fp32' else first['precision'] + ', '}{seeds} seed{'s' * (seeds > 1)}"
-    )
+# ``quantity`` is ``run`` (one learning rate) or ``figure`` (as the authors drew it: at each step the maximum over three
+# learning rates, then averaged, which lifts chance from 0.112 to 0.129).
+PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv")).assign(status="finished", seed=0)
+PUBLISHED["arm"] = PUBLISHED["optimizer"]
+RUNS, DRAWN = (PUBLISHED[PUBLISHED["quantity"] == quantity] for quantity in ("run", "figure"))
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
 
-ORDER_CLAIMS = [("fromage", "adam"), ("fromage", "sgd_momentum"), ("adam", "sgd_momentum")]
+
+def trainable_depth(depths: Sequence[float], accuracies: Sequence[float]) -> float:
+    """The largest depth of the grid up to which every depth reaches accuracy ``TRAINABLE``; 0 if the first does not."""
+    deepest = 0.0
+    for depth, accuracy in sorted(zip(depths, accuracies, strict=True)):
+        if accuracy < TRAINABLE:
+            break
+        deepest = depth
+    return deepest
 
 
-def judge(runs: pd.DataFrame, protocol: str) -> list[Judgement]:
-    """A verdict on each claim: the order of the trainable depths under any protocol, their values under the paper's.
-
-    120 steps of the smoke protocol say nothing about any claim: there every verdict is "not run".
-    """
-    theirs = _by_optimizer(published().query("quantity == 'run'").assign(seed=0))
-    ours = _by_optimizer(runs) if protocol != "smoke" else {}
-    return [_judge_order(a, b, ours, theirs) for a, b in ORDER_CLAIMS] + [
-        _judge_value(optimizer, ours, theirs, protocol) for optimizer in ("fromage", "adam", "sgd_momentum")
-    ]
-
-
-def judgements(results: str | Path) -> dict[str, list[Judgement]]:
-    """The verdicts under each named protocol; value claims of the paper's protocol also where it was not run."""
-    found = {
-        name: judge(runs, name)
-        for _, runs in analysis.load(results, EXPERIMENT).groupby("comparison")
-        if (name := protocol_name(runs)) in PROTOCOLS
-    }
-    ordered = len(ORDER_CLAIMS)
-    if "quick" in found:
-        found["quick"] = found["quick"][:ordered]
-    return {"paper": judge(published().iloc[:0], "paper"), **found}
+def judge_deeper(a: str, b: str, ours: Selection) -> tuple[str, Verdict]:
+    """Whether ``a`` trains deeper than ``b``, by :func:`judge_order`."""
+    one, other = Outcomes.of(ours, a), Outcomes.of(ours, b)
+    if one is None or other is None:
+        return "-", Verdict.NOT_RUN
+    deep, shallow = one.statistic(trainable_depth), other.statistic(trainable_depth)
+    interval = bootstrap_difference(one, other, trainable_depth)
+    text = f"{deep:g} {'>' if deep > shallow else 'vs'} {shallow:g} (n={min(one.n, other.n)}"
+    text += f", difference in [{interval[0]:g}, {interval[1]:g}])" if interval else ")"
+    return text, judge_order(deep - shallow, interval)
 
 
-def _by_optimizer(runs: pd.DataFrame) -> dict[str, Accuracies]:
-    accuracies = {str(name): Accuracies.of(group) for name, group in runs.groupby("optimizer")}
-    return {name: found for name, found in accuracies.items() if found.n}
+def judge_depth(optimizer: str, ours: Selection) -> tuple[str, Verdict]:
+    """Whether the optimizer trains up to the published depth, by :func:`judge_grid_value`."""
+    found = Outcomes.of(ours, optimizer)
+    if found is None:
+        return "-", Verdict.NOT_RUN
+    reached, theirs = found.statistic(trainable_depth), THEIRS[optimizer]
+    verdict = judge_grid_value(reached, theirs.statistic(trainable_depth), sorted({*theirs.x, reached} - {0}))
+    return f"{reached:g} (n={found.n})", verdict
 
 
-def _judge_order(a: str, b: str, ours: dict[str, Accuracies], theirs: dict[str, Accuracies]) -> Judgement:
-    difference = interval = None
-    measured = "-"
-    if a in ours and b in ours:
-        depth_a, depth_b = ours[a].trainable_depth(), ours[b].trainable_depth()
-        difference, interval = depth_a - depth_b, analysis.bootstrap_difference(ours[a], ours[b])
-        measured = f"{depth_a} > {depth_b}" if difference > 0 else f"{depth_a} vs {depth_b}"
-        measured += f" (n={min(ours[a].n, ours[b].n)}"
-        measured += f", difference in [{interval[0]:g}, {interval[1]:g}])" if interval else ")"
-    return Judgement(
-        claim=f"{style.label(a)} trains deeper perceptrons than {style.label(b)}",
-        published=f"{theirs[a].trainable_depth()} > {theirs[b].trainable_depth()}",
-        ours=measured,
-        verdict=judge_order(difference, interval),
+LABELS = {"fromage": "Fromage", "adam": "Adam", "sgd_momentum": "SGD (momentum 0.9)"}
+_PUBLISHED = select(RUNS, DEPTH, "published")
+THEIRS = {arm: found for arm in LABELS if (found := Outcomes.of(_PUBLISHED, arm)) is not None}
+REACHED = {arm: f"{theirs.statistic(trainable_depth):g}" for arm, theirs in THEIRS.items()}
+
+ORDERS = [
+    Claim(
+        text=f"{LABELS[a]} trains deeper perceptrons than {LABELS[b]}",
+        comparison=DEPTH,
+        scales=("paper", "quick"),
+        published=f"{REACHED[a]} > {REACHED[b]}",
+        judge=partial(judge_deeper, a, b),
     )
-
-
-def _judge_value(
-    optimizer: str, ours: dict[str, Accuracies], theirs: dict[str, Accuracies], protocol: str
-) -> Judgement:
-    target, comparable = theirs[optimizer].trainable_depth(), protocol == "paper" and optimizer in ours
-    reached = ours[optimizer].trainable_depth() if comparable else None
-    deepest = " (the deepest tried)" if target == max(theirs[optimizer].depths) else ""
-    return Judgement(
-        claim=f"{style.label(optimizer)} trains up to this many hidden layers of width 784",
-        published=f"{target}{deepest}",
-        ours=f"{reached} (n={ours[optimizer].n})" if comparable else "-",
-        verdict=judge_grid_value(reached, target, sorted({*theirs[optimizer].depths, reached or target})),
+    for a, b in (("fromage", "adam"), ("fromage", "sgd_momentum"), ("adam", "sgd_momentum"))
+]
+VALUES = [
+    Claim(
+        text=f"{LABELS[arm]} trains up to this many hidden layers of width 784",
+        comparison=DEPTH,
+        scales=("paper",),
+        published=REACHED[arm] + (" (the deepest tried)" if float(REACHED[arm]) == max(theirs.x) else ""),
+        judge=partial(judge_depth, arm),
     )
+    for arm, theirs in THEIRS.items()
+]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def draw_depth(runs: pd.DataFrame, protocol: str) -> Any:
-    """Accuracy against depth: lines through means over seeds, dots for single seeds, the published points hollow."""
-    selected = analysis.select_lr(runs)
-    means = analysis.describe(selected)
+def title(selection: Selection) -> str:
+    first, seeds = selection.runs.iloc[0], selection.runs["seed"].nunique()
+    return (
+        f"{selection.scale} protocol: {first['data']}, width {first['width']}, batch {first['batch_size']}, "
+        f"{first['steps']:,} steps, {first['init']} init, "
+        f"{'' if first['precision'] == 'fp32' else first['precision'] + ', '}{seeds} seed{'s' * (seeds > 1)}"
+    )
+
+
+def draw_depth(selection: Selection, styles: Styles) -> Any:
+    """Lines through means over seeds, dots for single seeds, the published points hollow beside runs of their scale."""
     figure, axes = plt.subplots(figsize=(5.6, 3.5))
-    if protocol == "paper":
-        drawn = published().query("quantity == 'figure'")
-        for optimizer in style.order(drawn["optimizer"].unique()):
-            points = drawn[drawn["optimizer"] == optimizer]
-            look = {**style.line(optimizer), "linestyle": "none", "markerfacecolor": "none", "markersize": 8}
-            axes.plot(points["hidden_layers"], points["accuracy"], **look, alpha=0.7)
-        axes.plot([], [], "o", color="0.4", markerfacecolor="none", markersize=8, label="as published")
-    for optimizer in style.order(means["optimizer"].unique()):
-        line = means[means["optimizer"] == optimizer]
-        axes.plot(line["hidden_layers"], line["mean"], **style.line(optimizer), label=style.label(optimizer), zorder=3)
-        seeds = selected[selected["optimizer"] == optimizer]
-        axes.scatter(seeds["hidden_layers"], seeds["accuracy"], s=9, color=style.line(optimizer)["color"], alpha=0.5)
+    if selection.scale == "paper":
+        draw_published(axes, DRAWN, DEPTH.x, ACCURACY.column, styles)
+    draw_means(axes, selection, styles)
     axes.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
     axes.annotate("chance", (1.01, CHANCE), xycoords=("axes fraction", "data"), va="center", color="0.4")
-    axes.set(xlabel="hidden layers", ylabel="training accuracy, last epoch", ylim=(0, 1.03))
-    axes.set_title(describe_protocol(runs, protocol), fontsize=8, loc="left")
+    axes.set(xlabel="hidden layers", ylabel=ACCURACY.label, ylim=(0, 1.03))
+    axes.set_title(title(selection), fontsize=8, loc="left")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-LEARNING_RATE_LOOKS = [  # grey, marker, dash
-    ("0.0", "o", "-"),
-    ("0.4", "s", (0, (5, 1.5))),
-    ("0.65", "^", (0, (1, 1))),
-    ("0.2", "D", (0, (3, 1, 1, 1))),
-    ("0.8", "v", (0, (6, 2))),
-]
-
-
-def draw_learning_rates(runs: pd.DataFrame, protocol: str) -> Any:
-    """Accuracy against depth for every learning rate, means over seeds and single seeds, a panel an optimizer."""
-    optimizers = style.order(runs["optimizer"].unique())
-    figure, panels = plt.subplots(1, len(optimizers), figsize=(2.9 * len(optimizers), 2.9), sharey=True, squeeze=False)
-    for axes, optimizer in zip(panels[0], optimizers, strict=True):
-        own = runs[runs["optimizer"] == optimizer]
-        for lr, (shade, marker, dash) in zip(
-            sorted(own["lr"].unique(), reverse=True), itertools.cycle(LEARNING_RATE_LOOKS), strict=False
-        ):
-            cell = own[own["lr"] == lr]
-            mean = cell.groupby("hidden_layers")["accuracy"].mean()
-            axes.plot(mean.index, mean, color=shade, marker=marker, linestyle=dash, markersize=4, label=f"{lr:g}")
-            axes.scatter(cell["hidden_layers"], cell["accuracy"], s=6, color=shade, alpha=0.5)
+def draw_learning_rates(selection: Selection, styles: Styles) -> Any:
+    """Accuracy against depth for every learning rate, a panel an optimizer."""
+    figure, panels = draw_tuning(selection, styles, "hidden layers")
+    for axes in panels:
         axes.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.set(xlabel="hidden layers", ylim=(0, 1.03))
-        axes.set_title(style.label(optimizer), fontsize=9)
-        axes.legend(title="learning rate", fontsize=7, title_fontsize=7)
-    panels[0][0].set_ylabel("training accuracy, last epoch")
-    figure.suptitle(describe_protocol(runs, protocol), fontsize=8, x=0.01, ha="left")
+        axes.set(ylim=(0, 1.03))
+    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
     return figure
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
-
-
-def report(results: str | Path, only: str | None = None) -> str:
-    """Draws the figures of every protocol of which there are runs (or of ``only`` that), and returns the verdicts."""
-    table = analysis.load(results, EXPERIMENT)
-    texts = []
-    for _, runs in table.groupby("comparison"):
-        name = protocol_name(runs)
-        if only not in (None, name):
-            continue
-        drawn = {"": draw_depth(runs, name), "-lr": draw_learning_rates(runs, name)}
-        paths = [
-            str(path)
-            for suffix, figure in drawn.items()
-            for path in style.save(figure, Path(results, "figures"), f"{EXPERIMENT}-{name}{suffix}")
-        ]
-        plt.close("all")
-        cells = Path(results, "summaries", f"{EXPERIMENT}-{name}-selected.csv")
-        beside_published(runs).to_csv(cells, index=False)
-        note = {
-            "paper": "",
-            "smoke": "\nA smoke run shows that everything works; it says nothing about the claims.",
-        }.get(name, "\nNot the published protocol: compared in order, not in value.")
-        texts.append(
-            f"{EXPERIMENT}, {describe_protocol(runs, name)}{note}\n{as_text(judge(runs, name))}\n"
-            f"means, spreads, published numbers: {cells}\nfigures: {', '.join(paths)}"
-        )
-    return "\n\n".join(texts) if texts else f"{EXPERIMENT}: no runs of the protocol {only} in {results}/summaries"
+REPORT = Report(
+    title="Fromage, figure 3 (left)",
+    figures=(Figure("", DEPTH, draw_depth), Figure("-lr", DEPTH, draw_learning_rates)),
+    claims=(*ORDERS, *VALUES),
+    cost={
+        "quick": ("make reproduce-mlp-depth SEEDS=3", "about 6 minutes, 2 CPU cores"),
+        "paper": ("make reproduce-mlp-depth SCALE=paper", "264 runs of 24,000 steps: a GPU"),
+    },
+    published=RUNS,
+)

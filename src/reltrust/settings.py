@@ -1,56 +1,42 @@
-"""The settings of a run: what a resolved config must fit. The only schema of the project.
+"""The settings of a run: what a resolved config must fit, whatever the experiment.
 
 A run's settings are *semantic* (they decide the result, and so the run's identity) except for the fields of
-``Settings`` named in ``MACHINE_FIELDS``, which say where and how it runs.
+``Settings`` named in ``MACHINE_FIELDS``, which say where and how it runs, and ``optimizer.style``.
 """
 
-import difflib
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from reltrust import experiment, messages
+from reltrust.data.catalog import TRAINING_EXAMPLES, ImageSet
 from reltrust.errors import SettingsError
 
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+if TYPE_CHECKING:
+    from reltrust.experiment import Subject
+else:
+    Subject = Any  # validated by the experiment's own class, before the rest
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
-# --- what is trained -------------------------------------------------------------------------------------------------
+# --- what decides the result ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class MlpDepth:
-    """The depth benchmark of arXiv 2002.03432, figure 3 (left): a deep perceptron that classifies digits."""
-
-    protocol: ClassVar[int] = 1  # raised when the mathematics of the task changes: old results are then not reused
-    axes: ClassVar[tuple[str, ...]] = ("hidden_layers",)  # what the figure varies, besides optimizer and seed
-
-    shape: ClassVar[tuple[str, ...] | None] = ("hidden_layers", "width")  # alike in runs that are packed; None: never
-
-    name: Literal["mlp_depth"]
-    hidden_layers: Annotated[int, Field(ge=1, le=10_000)]
-    width: Positive
-    init: Literal["torch", "he"]
-
-    @property
-    def slug(self) -> str:
-        return f"depth{self.hidden_layers}"
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
     """Which images; see configs/data for their sources."""
 
-    name: Literal["mnist", "digits", "mnist5k"]
+    name: ImageSet
 
-
-# --- how it is trained -----------------------------------------------------------------------------------------------
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -75,17 +61,28 @@ _HYPERPARAMETERS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Optimizer:
-    """``target(params, lr=lr, **hyperparameters)`` is the optimizer; ``name`` stands in tables and figures."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Style:
+    """How an optimizer stands in figures and tables; no part of a run's identity."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    label: Annotated[str, Field(min_length=1)] | None = None
+    color: Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")] | None = None
+    marker: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    dash: list[Seconds] | None = None  # lengths drawn and left out in turn; empty: a solid line
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Optimizer:
+    """``target(params, lr=lr, **hyperparameters)`` is the optimizer; ``name`` stands in tables and paths."""
+
+    name: Name
     target: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
     lr: Annotated[float, Field(gt=0)]
+    style: Style = Style()
     hyperparameters: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Exponential:
     """The learning rate is multiplied by ``decay`` after every ``every`` steps."""
 
@@ -94,7 +91,7 @@ class Exponential:
     every: Positive
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Milestones:
     """The learning rate is multiplied by ``decay`` at each of the steps ``at``."""
 
@@ -103,14 +100,14 @@ class Milestones:
     at: list[Positive]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Constant:
     """The learning rate stays as it is."""
 
     name: Literal["constant"]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Training:
     """The length of the run in steps, and when it is looked at (a metrics row, an evaluation)."""
 
@@ -120,7 +117,7 @@ class Training:
     evaluate_every: Positive
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Trainer:
     """How a step is computed."""
 
@@ -130,7 +127,7 @@ class Trainer:
 # --- where it runs: no part of a run's identity -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Machine:
     """Where a run computes and keeps its files."""
 
@@ -142,7 +139,7 @@ class Machine:
     progress: bool
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Tracking:
     """Whether Weights & Biases mirrors the run's record."""
 
@@ -152,7 +149,7 @@ class Tracking:
     timeout_seconds: Seconds
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Launcher:
     """How the packed launcher shares a machine among the runs of a multirun; other launchers have no settings."""
 
@@ -162,23 +159,17 @@ class Launcher:
     workers: Positive | None = None
 
 
-COMMAND_KEYS = (
-    "scale",
-    "sweep",
-    "dry_run",
-    "launcher",
-)  # keys of a config that choose other keys or the command's behaviour
-TRAINING_EXAMPLES = {"mnist": 60_000, "digits": 1_500, "mnist5k": 4_500}
+COMMAND_KEYS = ("scale", "sweep", "dry_run", "launcher")  # they choose other keys, or what the command does
 MACHINE_FIELDS = ("machine", "tracking")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Settings:
-    """Everything that is known about a run before it starts."""
+    """Everything that is known about a run before it starts. A part that an experiment has no use for is None."""
 
-    experiment: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    task: MlpDepth
-    data: Data
+    experiment: Name
+    task: Subject
+    data: Data | None
     optimizer: Optimizer
     schedule: Annotated[Exponential | Milestones | Constant, Field(discriminator="name")]
     training: Training
@@ -191,12 +182,7 @@ class Settings:
 # --- from a plain mapping to settings, with errors for people ---------------------------------------------------------
 
 
-@cache
-def _adapter(schema: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(schema, config=None if is_dataclass(schema) else _STRICT)
-
-
-def parse(config: Any) -> Settings:
+def parse(config: dict[str, Any]) -> Settings:
     """Settings from a resolved config (plain dicts, lists and scalars).
 
     Raises:
@@ -205,10 +191,39 @@ def parse(config: Any) -> Settings:
     if "launcher" in config:
         parse_launcher(config["launcher"])
     config = {key: value for key, value in config.items() if key not in COMMAND_KEYS}
-    if isinstance(config.get("optimizer"), dict):
-        config["optimizer"] = _gather_hyperparameters(config["optimizer"])
-    settings: Settings = _validate(Settings, config)
-    _check_together(settings)
+    optimizer = config.get("optimizer")
+    if isinstance(optimizer, dict):
+        # In a config the hyperparameters stand beside ``lr``; in the settings they are a mapping of their own.
+        own = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
+        hyperparameters = {
+            key: _validate(_HYPERPARAMETERS.get(key, Any), value, ("optimizer", key))
+            for key, value in optimizer.items()
+            if key not in own
+        }
+        config["optimizer"] = {k: v for k, v in optimizer.items() if k in own} | {"hyperparameters": hyperparameters}
+    task = None
+    if "task" in config:
+        task = _validate(experiment.load(str(config.get("experiment"))), config["task"], ("task",))
+        config["task"] = None
+    settings: Settings = replace(_validate(Settings, config), task=task)
+
+    # What no single field can know.
+    training = settings.training
+    if settings.data is not None and training.batch_size > (examples := TRAINING_EXAMPLES[settings.data.name]):
+        raise SettingsError(
+            f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
+            f"data={settings.data.name}"
+        )
+    for key in ("log_every", "evaluate_every"):
+        value = getattr(training, key)
+        if value > training.steps:
+            raise SettingsError(f"training.{key}={value}: must be at most training.steps={training.steps}")
+    for key, value in (("evaluate_every", training.evaluate_every), ("steps", training.steps)):
+        if value % training.log_every:
+            raise SettingsError(
+                f"training.{key}={value}: must be a multiple of training.log_every={training.log_every}"
+            )
+    settings.task.check(settings)
     return settings
 
 
@@ -222,15 +237,9 @@ def parse_launcher(config: Any) -> Launcher:
     return launcher
 
 
-def _gather_hyperparameters(optimizer: dict[str, Any]) -> dict[str, Any]:
-    """In a config the hyperparameters stand beside ``lr``; in the settings they are a mapping of their own."""
-    own = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
-    hyperparameters = {
-        key: _validate(_HYPERPARAMETERS.get(key, Any), value, ("optimizer", key))
-        for key, value in optimizer.items()
-        if key not in own
-    }
-    return {k: v for k, v in optimizer.items() if k in own} | {"hyperparameters": hyperparameters}
+@cache
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema, config=None if is_dataclass(schema) else STRICT)
 
 
 def _validate(schema: Any, value: Any, prefix: tuple[str, ...] = ()) -> Any:
@@ -242,55 +251,5 @@ def _validate(schema: Any, value: Any, prefix: tuple[str, ...] = ()) -> Any:
         # By way of JSON, so that "strict" means strict scalars and still builds the dataclasses from mappings.
         return _adapter(schema).validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(_explain(first, prefix, schema)) from None
-
-
-def _explain(error: Any, prefix: tuple[str, ...], schema: Any) -> str:
-    tags = {"exponential", "milestones", "constant"} if "schedule" in error["loc"] else set()
-    path = [str(part) for part in (*prefix, *error["loc"]) if part not in tags]
-    key = ".".join(path)
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        allowed = _allowed_keys(schema, error["loc"][:-1])
-        if schema is Settings and len(path) == 1:
-            allowed = sorted({*allowed, *COMMAND_KEYS})
-        close = difflib.get_close_matches(path[-1], allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{key}={error['input']!r}: unknown key, allowed are {', '.join(allowed)}{hint}"
-    if error["type"] == "union_tag_invalid":
-        return f"{key}.name={error['ctx']['tag']!r}: unknown, allowed are {error['ctx']['expected_tags']}"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"{key}: missing"
-    message = error["msg"].replace("Input should be", "must be").replace("String should match pattern", "must match")
-    return f"{key}={error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _allowed_keys(schema: Any, loc: tuple[Any, ...]) -> list[str]:
-    for part in loc:
-        kinds = {"exponential": Exponential, "milestones": Milestones, "constant": Constant}
-        schema = kinds.get(part) or {f.name: f.type for f in fields(schema)}.get(part, schema)
-    return sorted(f.name for f in fields(schema)) if is_dataclass(schema) else []
-
-
-def _check_together(settings: Settings) -> None:
-    """What no single field can know."""
-    training = settings.training
-    examples = TRAINING_EXAMPLES[settings.data.name]
-    if training.batch_size > examples:
-        raise SettingsError(
-            f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
-            f"data={settings.data.name}"
-        )
-    for key in ("log_every", "evaluate_every"):
-        value = getattr(training, key)
-        if value > training.steps:
-            raise SettingsError(f"training.{key}={value}: must be at most training.steps={training.steps}")
-    if training.evaluate_every % training.log_every:
-        raise SettingsError(
-            f"training.evaluate_every={training.evaluate_every}: must be a multiple of "
-            f"training.log_every={training.log_every}"
-        )
-    if training.steps % training.log_every:
-        raise SettingsError(
-            f"training.steps={training.steps}: must be a multiple of training.log_every={training.log_every}"
-        )
+        beside = COMMAND_KEYS if schema is Settings else ()
+        raise SettingsError(messages.of_validation(error, schema, prefix, beside)) from None

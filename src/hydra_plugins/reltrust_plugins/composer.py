@@ -10,6 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from reltrust import experiment
+from reltrust.records.identity import comparison_id
 from reltrust.settings import Settings, parse
 
 
@@ -36,11 +38,17 @@ class Composer:
         """
         parsed = [self._parse(text) for text in overrides]
         groups = tuple(str(override.input_line) for override in parsed if self._is_group(override.key_or_group))
-        config = copy.deepcopy(self._base(groups))
+        if groups not in self._bases:
+            composed = self._loader.load_sweep_config(self._config, [*self._fixed, *groups])
+            # Without the two large parts that no setting refers to: copying them would be most of the work.
+            kept: list[Any] = [str(key) for key in composed if key not in ("hydra", "sweep")]
+            self._bases[groups] = OmegaConf.masked_copy(composed, kept)
+            OmegaConf.set_struct(self._bases[groups], True)  # an unknown key is an error here too
+        config = copy.deepcopy(self._bases[groups])
         for override in parsed:
             if not self._is_group(override.key_or_group):
                 OmegaConf.update(config, override.key_or_group, override.value(), force_add=override.is_add())
-        return parse(OmegaConf.to_container(config, resolve=True))
+        return parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
     @functools.cache  # noqa: B019 - one composer lives as long as its process
     def _is_group(self, key: str) -> bool:
@@ -50,11 +58,8 @@ class Composer:
     def _parse(self, text: str) -> Override:
         return self._parser.parse_override(text)
 
-    def _base(self, groups: tuple[str, ...]) -> DictConfig:
-        if groups not in self._bases:
-            composed = self._loader.load_sweep_config(self._config, [*self._fixed, *groups])
-            # Without the two large parts that no setting refers to: copying them would be most of the work.
-            kept: list[Any] = [str(key) for key in composed if key not in ("hydra", "sweep")]
-            self._bases[groups] = OmegaConf.masked_copy(composed, kept)
-            OmegaConf.set_struct(self._bases[groups], True)  # an unknown key is an error here too
-        return self._bases[groups]
+
+def scales_by_comparison(loader: ConfigLoader, config: DictConfig, name: str) -> dict[str, str]:
+    """The names of an experiment's scales, by the comparison id of the runs that follow them to the letter."""
+    composer = Composer(loader, config, [f"experiment={name}"])
+    return {comparison_id(composer.settings([f"scale={scale}"])): scale for scale in experiment.scales(name)}

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,11 +16,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.reltrust_plugins.composer import Composer
+from hydra_plugins.reltrust_plugins.composer import Composer, scales_by_comparison
 from reltrust.errors import SettingsError, SweepError, UserError
-from reltrust.records.store import record_of
 from reltrust.sweeps.grids import Point, expand
-from reltrust.sweeps.plan import PlannedRun, describe, plan
+from reltrust.sweeps.plan import describe, plan
 from reltrust.sweeps.watch import SweepProgress
 
 # Launchers by the names of their classes: Hydra loads plugins twice, so the classes themselves cannot be asked for.
@@ -41,7 +39,7 @@ class GridSweeper(Sweeper):
     """Runs the product of what the command line sweeps (``seed=0,1,2``) with the grids of ``sweep.grids``, if any.
 
     All runs are checked before the first one starts. Runs whose result is in the store are left out; a failed run
-    does not stop the others.
+    does not stop the others, and raises a SweepError in the end.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -56,34 +54,53 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         fixed, swept = self._parse(arguments)
-        points = expand(self._grids, swept)
+        fixed.append("machine.progress=false")  # of single runs: the sweep shows its own
         composer = Composer(self._loader, self._config, fixed)
-        varied = {}  # by run: lr=1 and lr=1.0 are one
-        for point in points:
-            overrides = [_override(key, value) for key, value in point.items()]
-            settings = composer.settings(overrides)
-            varied[record_of(settings).path] = settings, overrides
-        runs = plan([settings for settings, _ in varied.values()])
+        varied = []
+        for point in expand(self._grids, swept):
+            # In Hydra's grammar.
+            overrides = [
+                f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+                for key, value in point.items()
+            ]
+            varied.append((composer.settings(overrides), overrides))
+        runs = plan([settings for settings, _ in varied])
         if self._config.dry_run:
             print(describe(runs, each=True))
             return []
 
         due = [run for run in runs if run.is_due]
         if due and type(self._launcher).__name__ in _ON_THIS_MACHINE:
-            _check(due)
+            from reltrust import build  # torch and all that: only now
+
+            build.check([run.settings for run in due])
         print(describe(runs, each=False), file=sys.stderr)
-        jobs = [
-            [*fixed, *overrides, "machine.progress=false"]
-            for run, (_, overrides) in zip(runs, varied.values(), strict=True)
-            if run.is_due
-        ]
-        returns: Sequence[JobReturn] = []
+        outcomes: Sequence[Any] = []
         if due:
             shown = SweepProgress(self._name, due, self._config.machine.progress)
             with shown, _termination_ends(self._launcher):
-                returns = self._launcher.launch(jobs, initial_job_idx=0)
-        _finish(runs, due, returns)
-        return returns
+                if hasattr(self._launcher, "launch_runs"):
+                    outcomes = self._launcher.launch_runs(due)
+                else:
+                    jobs = [
+                        [*fixed, *next(words for settings, words in varied if settings == run.settings)] for run in due
+                    ]
+                    outcomes = [one._return_value for one in self._launcher.launch(jobs, 0)]
+
+        # --- bring the tables up to date, say how it went -----------------------------------------------------------
+        from reltrust.records.summaries import collect  # pandas: only now
+
+        for results, experiment in sorted({(run.settings.machine.results, run.settings.experiment) for run in runs}):
+            if path := collect(results, experiment, scales_by_comparison(self._loader, self._config, experiment)):
+                print(f"results: {path}", file=sys.stderr)
+        failed = []
+        for run, outcome in zip(due, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                text = str(outcome) if isinstance(outcome, UserError) else f"{type(outcome).__name__}: {outcome}"
+                failed.append(f"  {text}" if str(run.record.path) in text else f"  {run.record.path}: {text}")
+        if failed:
+            raise SweepError("\n".join([f"{len(failed)} of {len(runs)} runs failed:", *failed]))
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]
 
     def _parse(self, arguments: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
         """What is the same for all runs, as overrides, and the values of the keys that a grid or a list varies."""
@@ -128,41 +145,3 @@ def _termination_ends(launcher: Launcher) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
-
-
-def _override(key: str, value: Any) -> str:
-    """The value in Hydra's grammar."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={text}"
-
-
-def _check(runs: Sequence[PlannedRun]) -> None:
-    """Raises UserError, before anything starts, on what one of the runs would be refused for on this machine."""
-    from reltrust.runner import check  # torch and all that: only now
-
-    check([run.settings for run in runs])
-
-
-def _told(path: Path, error: Any) -> str:
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return text if str(path) in text else f"{path}: {text}"
-
-
-def _finish(runs: Sequence[PlannedRun], launched: Sequence[PlannedRun], returns: Sequence[JobReturn]) -> None:
-    """Brings the tables up to date and says how it went.
-
-    Raises:
-        SweepError: a run failed.
-    """
-    from reltrust.records.summaries import collect  # pandas: only now
-
-    for results, experiment in sorted({(run.settings.machine.results, run.settings.experiment) for run in runs}):
-        if path := collect(results, experiment):
-            print(f"results: {path}", file=sys.stderr)
-    failed = [
-        f"  {_told(run.record.path, result._return_value)}"
-        for run, result in zip(launched, returns, strict=True)
-        if result.status is not JobStatus.COMPLETED
-    ]
-    if failed:
-        raise SweepError("\n".join([f"{len(failed)} of {len(runs)} runs failed:", *failed]))

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reltrust.data.catalog import TRAINING_EXAMPLES
 from reltrust.errors import DataError, first_line
-from reltrust.settings import TRAINING_EXAMPLES
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 MNIST_SHA256 = {  # of the uint8 images, then the labels as bytes

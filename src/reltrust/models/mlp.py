@@ -1,4 +1,4 @@
-"""The deep multilayer perceptron of the depth benchmark."""
+"""A deep multilayer perceptron, alone and many at once."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -49,7 +49,7 @@ class RuleOptimizer(Optimizer):
     torch set numbers only; who has a tensor as ``lr`` scales it in place.
     """
 
-    _per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in
+    per_member: ClassVar[tuple[str, ...]] = ("lr",)  # the hyperparameters that the members of a stack may differ in
     _moments: ClassVar[tuple[str, ...]] = ()  # the names of the elementwise state
     _complex: ClassVar[bool] = False  # whether the update has a meaning for complex parameters
     _kernel: ClassVar[str | None] = None  # the name of the rule's kernel in _triton.py, if it has one
@@ -116,8 +116,8 @@ class RuleOptimizer(Optimizer):
             return tuple(self._of_member(key, *pair, k, members) for pair in zip(value, default, strict=True))
         if not isinstance(value, Tensor) or value.numel() == 1:
             return value
-        allowed = key in self._per_member and value.shape == (members,)
-        own = ", ".join(self._per_member)
+        allowed = key in self.per_member and value.shape == (members,)
+        own = ", ".join(self.per_member)
         require(key, value, allowed, f"a number, or (for {own}) a tensor of one number for each of {members} members")
         return float(value[k]) if value.device.type == "cpu" else default
 

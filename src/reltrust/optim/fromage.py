@@ -38,7 +38,7 @@ class Fromage(RuleOptimizer):
 
     _complex = True
     _kernel = "relative_update"
-    _per_member = ("lr", "p_bound")
+    per_member = ("lr", "p_bound")
     _shrinks: ClassVar[bool] = True  # LARS leaves the factor 1/sqrt(1 + lr^2) out
 
     def __init__(

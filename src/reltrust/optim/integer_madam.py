@@ -54,7 +54,7 @@ class IntegerMadam(RuleOptimizer):
     """
 
     _moments = ("level", "exp_avg_rms")
-    _per_member = ("lr", "p_scale", "g_bound", "beta")
+    per_member = ("lr", "p_scale", "g_bound", "beta")
 
     def __init__(
         self,

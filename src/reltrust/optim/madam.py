@@ -45,7 +45,7 @@ class Madam(RuleOptimizer):
     """
 
     _moments = ("exp_avg_rms",)
-    _per_member = ("lr", "p_scale", "g_bound", "beta")
+    per_member = ("lr", "p_scale", "g_bound", "beta")
     _kernel = "madam_update"
 
     def __init__(

@@ -43,7 +43,7 @@ class NovoGrad(RuleOptimizer):
     """
 
     _moments = ("exp_avg",)
-    _per_member = ("lr", "betas", "eps", "weight_decay")
+    per_member = ("lr", "betas", "eps", "weight_decay")
 
     def __init__(
         self,

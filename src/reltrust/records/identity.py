@@ -13,9 +13,15 @@ _ADDED: dict[str, Any] = {"trainer": {"precision": "fp32"}}
 
 
 def semantic(settings: Settings) -> dict[str, Any]:
-    """The settings that decide the result, with the task's protocol number, as plain JSON values."""
-    content = {key: value for key, value in asdict(settings).items() if key not in MACHINE_FIELDS}
+    """The settings that decide the result, with the task's protocol number, as plain JSON values.
+
+    A part that the experiment has no use for (None) is absent.
+    """
+    parts = asdict(settings)
+    content = {key: value for key, value in parts.items() if key not in MACHINE_FIELDS and value is not None}
     content["protocol"] = settings.task.protocol
+    content["task"]["name"] = settings.experiment  # where it stood when the first runs were recorded
+    del content["optimizer"]["style"]
     for key, value in _ADDED.items():  # runs recorded before there was a choice keep their ids
         if content[key] == value:
             del content[key]

@@ -48,6 +48,9 @@ class RunRecord:
         self.path = path
         self._lock = FileLock(path / ".lock", timeout=0)
 
+    def __reduce__(self) -> tuple[type["RunRecord"], tuple[Path]]:
+        return type(self), (self.path,)  # another process has no part in this one's lock
+
     # --- reading ---
 
     @property
@@ -137,23 +140,20 @@ class RunRecord:
         except Timeout:
             raise BusyError(f"{self.path}: another process is working on this run") from None
         try:
-            attempts = self._earlier_attempts(run_id(settings))
+            attempts, identity = [], run_id(settings)
+            if (self.path / "provenance.json").exists():
+                earlier = self.provenance
+                if earlier["id"] != identity:
+                    raise RuntimeError(f"{self.path} belongs to another run ({earlier['id']}, not {identity})")
+                attempts = list(earlier["attempts"])
             write_text(self.path / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
             attempts.append(provenance.attempt(device) | {"members": members})
-            ids = {"id": run_id(settings), "comparison": comparison_id(settings), "protocol": settings.task.protocol}
+            ids = {"id": identity, "comparison": comparison_id(settings), "protocol": settings.task.protocol}
             write_json(self.path / "provenance.json", {**ids, "attempts": attempts})
             self._set_status(Status.RUNNING)
         except BaseException:
             self._lock.release()
             raise
-
-    def _earlier_attempts(self, identity: str) -> list[Row]:
-        if not (self.path / "provenance.json").exists():
-            return []
-        earlier = self.provenance
-        if earlier["id"] != identity:
-            raise RuntimeError(f"{self.path} belongs to another run ({earlier['id']}, not {identity})")
-        return list(earlier["attempts"])
 
     def append(self, row: Row) -> None:
         """Adds one row to the metrics; what was written before stays readable whatever happens."""
@@ -212,8 +212,3 @@ def check_writable(results: str) -> None:
     nearest = next(folder for folder in (root, *root.parents) if folder.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise SettingsError(f"machine.results={results!r}: {nearest} is no folder that may be written to")
-
-
-def record_of(settings: Settings) -> RunRecord:
-    """The record of the run with these settings in the store that they name."""
-    return Store(settings.machine.results).record(settings)

@@ -1,1 +1,1 @@
-"""From tables of results to selections, figures and verdicts. Never imports torch."""
+"""From tables of results to selections, figures and verdicts. Needs pandas and matplotlib, never torch."""

@@ -1,9 +1,16 @@
 """How the figures look: colours for all eyes, readable in grey, the same files for the same numbers."""
 
+import hashlib
+import io
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
+
+from reltrust.records.artifacts import write_figure
 
 mpl.use("Agg")
 mpl.rcParams.update(
@@ -21,42 +28,64 @@ mpl.rcParams.update(
     }
 )
 
-# Okabe and Ito's colours, whose lightness differs too; marker and dash tell the lines apart without any colour.
-_OPTIMIZERS: dict[str, tuple[str, str, str, Any]] = {
-    "fromage": ("Fromage", "#D55E00", "o", "-"),
-    "adam": ("Adam", "#0072B2", "s", (0, (5, 1.5))),
-    "sgd_momentum": ("SGD (momentum 0.9)", "#000000", "^", (0, (1, 1))),
-    "sgd": ("SGD", "#999999", "v", (0, (3, 1, 1, 1))),
-    "lars": ("LARS", "#E69F00", "P", (0, (4, 1, 1, 1))),
-    "madam": ("Madam", "#009E73", "D", (0, (2, 1))),
-    "integer_madam": ("Madam (integer)", "#56B4E9", "d", (0, (2, 1, 1, 1))),
-    "signsgd": ("signSGD", "#CC79A7", "X", (0, (1, 2))),
-    "novograd": ("NovoGrad", "#8C6D1F", "*", (0, (6, 1))),
-}
-_OTHERS = ("#7A7A7A", "h", (0, (6, 2, 1, 2)))
+_MARKERS = "hp8<>HdvPX*D^so"
+_DASHES = [[], [6, 2, 1, 2], [3, 1], [1, 1.5], [5, 1, 1, 1, 1, 1], [8, 2]]
 
 
-def label(optimizer: str) -> str:
-    """The name under which an optimizer stands in figures; one that is not known here keeps its own."""
-    return _OPTIMIZERS.get(optimizer, (optimizer,))[0]
+class Styles:
+    """Label, colour, marker and dash of every arm of a table, as its optimizer's config states them in ``style:``.
+
+    What a config leaves open, and all of an arm that is a variant, is derived from the arm's name: the same in every
+    figure, and another for every arm. Two arms that would have one colour and marker get another marker.
+
+    Args:
+        table: as :func:`reltrust.reporting.table.load` returns it.
+        also: arms that may stand in a figure without a row in the table, published ones.
+    """
+
+    def __init__(self, table: pd.DataFrame, also: Iterable[str] = ()) -> None:
+        self._labels: dict[str, str] = {}
+        self._lines: dict[str, dict[str, Any]] = {}
+        rows = {str(arm): runs.iloc[-1] for arm, runs in table.groupby("arm")}
+        taken: set[tuple[str, str]] = set()
+        # Optimizers as their configs have them come first, so that no variant takes their looks.
+        for arm in sorted({*rows, *also}, key=lambda arm: (" (" in arm, arm)):
+            name = rows[arm]["optimizer"] if arm in rows else arm
+            stated = json.loads(rows[arm]["style"]) if arm in rows else {}
+            self._labels[arm] = arm.replace(name, stated.get("label") or name, 1)
+            digest = hashlib.sha256(arm.encode()).digest()
+            derived = {
+                "color": "#" + "".join(f"{channel // 2 + 32:02X}" for channel in digest[:3]),  # dark on white
+                "marker": _MARKERS[digest[3] % len(_MARKERS)],
+                "dash": _DASHES[digest[4] % len(_DASHES)],
+            }
+            look = derived | {key: value for key, value in stated.items() if arm == name and value is not None}
+            free = [one for one in _MARKERS if (look["color"], one) not in taken]
+            if (look["color"], look["marker"]) in taken and free:
+                look["marker"] = free[0]
+            taken.add((look["color"], look["marker"]))
+            self._lines[arm] = {
+                "color": look["color"],
+                "marker": look["marker"],
+                "linestyle": (0, tuple(look["dash"])) if look["dash"] else "-",
+                "linewidth": 1.6,
+                "markersize": 5,
+            }
+
+    def label(self, arm: str) -> str:
+        """The name under which an arm stands in figures and tables."""
+        return self._labels[arm]
+
+    def line(self, arm: str) -> dict[str, Any]:
+        """Keyword arguments for ``Axes.plot``: colour, marker and dash."""
+        return self._lines[arm]
 
 
-def line(optimizer: str) -> dict[str, Any]:
-    """Keyword arguments for ``Axes.plot``: colour, marker and dash of an optimizer."""
-    color, marker, dash = _OPTIMIZERS[optimizer][1:] if optimizer in _OPTIMIZERS else _OTHERS
-    return {"color": color, "marker": marker, "linestyle": dash, "linewidth": 1.6, "markersize": 5}
-
-
-def order(optimizers: Any) -> list[str]:
-    """The optimizers in the order in which legends and tables name them."""
-    known = list(_OPTIMIZERS)
-    return sorted(optimizers, key=lambda name: (known.index(name) if name in known else len(known), name))
-
-
-def save(figure: Any, folder: str | Path, name: str) -> list[Path]:
-    """Writes ``name``.pdf and ``name``.png, without the time of day in them, and returns their paths."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = [Path(folder, f"{name}.pdf"), Path(folder, f"{name}.png")]
-    figure.savefig(paths[0], metadata={"CreationDate": None})
-    figure.savefig(paths[1], dpi=200, metadata={"Software": None})
+def save(figure: Any, results: str | Path, name: str) -> list[Path]:
+    """Writes ``figures/<name>.pdf`` and ``.png``, without the time of day in them, and returns their paths."""
+    paths = []
+    for suffix, timeless in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=200, metadata=timeless)
+        paths.append(write_figure(results, name, suffix, content.getvalue()))
     return paths

@@ -1,10 +1,10 @@
-"""What a sweep has to do: which of its runs are results already, which go on, which start."""
+"""What there is to do: which of the runs are results already, which go on, which start."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reltrust.records.store import RunRecord, Status, record_of
+from reltrust.records.store import RunRecord, Status, Store
 from reltrust.settings import Settings
 
 START, RESUME, AGAIN, BUSY = "start", "resume", "run again", "running elsewhere"
@@ -12,35 +12,33 @@ START, RESUME, AGAIN, BUSY = "start", "resume", "run again", "running elsewhere"
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a sweep and what is to happen to it: one of the words above, or the status of its result."""
+    """A run, its record, and what is to happen to it: one of the words above, or the status of its result."""
 
     settings: Settings
     record: RunRecord
     action: str
 
     @property
-    def is_done(self) -> bool:
-        return self.action in (Status.FINISHED, Status.DIVERGED)
-
-    @property
     def is_due(self) -> bool:
-        return not self.is_done and self.action != BUSY
+        return self.action not in (Status.FINISHED, Status.DIVERGED, BUSY)
 
 
-def plan(settings: Sequence[Settings]) -> list[PlannedRun]:
-    """Looks every run up in its store. Reads, and writes nothing."""
-    return [PlannedRun(s, record, _action(record)) for s in settings for record in [record_of(s)]]
-
-
-def _action(record: RunRecord) -> str:
-    status = record.status
-    if status is None:
-        return START
-    if status.is_result:
-        return status.value
-    if record.is_busy:
-        return BUSY
-    return RESUME if record.checkpoint_path.exists() else AGAIN
+def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
+    """Looks every run up in its store; settings that are one run are planned once. Reads, and writes nothing."""
+    planned: dict[str, PlannedRun] = {}
+    for settings in runs:
+        record = Store(settings.machine.results).record(settings)
+        status = record.status
+        if status is None:
+            action = START
+        elif status.is_result:
+            action = status.value
+        elif record.is_busy:
+            action = BUSY
+        else:
+            action = RESUME if record.checkpoint_path.exists() else AGAIN
+        planned.setdefault(str(record.path), PlannedRun(settings, record, action))
+    return list(planned.values())
 
 
 def describe(runs: Sequence[PlannedRun], *, each: bool) -> str:

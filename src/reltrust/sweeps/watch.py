@@ -12,7 +12,7 @@ from tqdm import tqdm
 from reltrust.records.store import Status
 from reltrust.sweeps.plan import PlannedRun
 
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_UPDATES = 1.0
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -57,14 +57,15 @@ class SweepProgress:
         self._done.set()
         self._thread.join()
         if kind is None or any(self._statuses):  # of what was refused there is nothing to show
-            self._look(last=True)
+            self.update(last=True)
         self._bar.close()
 
     def _watch(self) -> None:
-        while not self._done.wait(_SECONDS_BETWEEN_LOOKS):
-            self._look(last=False)
+        while not self._done.wait(_SECONDS_BETWEEN_UPDATES):
+            self.update(last=False)
 
-    def _look(self, last: bool) -> None:
+    def update(self, last: bool) -> None:
+        """Reads the records and shows what they say; a line without a terminal only now and then, or if it is last."""
         for i, run in enumerate(self._runs):
             # A status from before this sweep (an earlier failure) says nothing about it.
             running = self._statuses[i] in (None, Status.RUNNING)
@@ -73,14 +74,14 @@ class SweepProgress:
                 result = self._statuses[i] in (Status.FINISHED, Status.DIVERGED)
                 self._steps[i] = self._planned[i] if result else run.record.last_step
         counts = Counter(status for status in self._statuses if status is not None)
-        told = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none begun"
+        shown = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none begun"
         steps, now = sum(self._steps), time.monotonic()
-        self._bar.set_postfix_str(told, refresh=False)
+        self._bar.set_postfix_str(shown, refresh=False)
         self._bar.n = steps
         self._bar.refresh()
         if self._enabled and self._lines and (last or now - self._last_line >= _SECONDS_BETWEEN_LINES):
             ended = sum(counts.values()) - counts[Status.RUNNING] - counts[Status.PREEMPTED]
-            line = f"{self._label}: {ended}/{len(self._runs)} runs, {told}"
+            line = f"{self._label}: {ended}/{len(self._runs)} runs, {shown}"
             if steps > self._first and counts[Status.RUNNING]:
                 rate = (steps - self._first) / (now - self._started)
                 line += f", {rate:,.0f} steps/s, about {(sum(self._planned) - steps) / rate:.0f} s left"

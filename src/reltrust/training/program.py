@@ -1,5 +1,6 @@
-"""Runs as the trainer sees them. One run: a task and an optimizer, measures that stay on the device until asked for."""
+"""Runs as the trainer sees them. One run: a task and its optimizers, measures that stay on the device until fetched."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,24 +10,24 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.tasks.task import Task
+from reltrust.experiment import Task
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What happened since the last look: means of the training measures, and the first step with a non-finite loss."""
+    """What happened since the last fetch: means of the training measures, and the first step that was not finite."""
 
     means: dict[str, float]
     non_finite_step: int | None
 
 
-class Steps(Protocol):
+class TrainingProgram(Protocol):
     """What the trainer drives: runs that make every step together, its members. Lists are in the members' order."""
 
-    def step(self, step: int, lr_factors: Sequence[float]) -> None:
-        """One training step on the batch of ``step``, with each member's learning rate times its factor."""
+    def training_step(self, step: int, lr_factors: Sequence[float]) -> None:
+        """One step on the batch of ``step``, with each member's learning rates times its factor."""
         ...
 
     @property
@@ -34,7 +35,7 @@ class Steps(Protocol):
         """The learning rates of the last step."""
         ...
 
-    def look(self, step: int) -> list[Window]:
+    def fetch_window(self, step: int) -> list[Window]:
         """The windows that end before ``step``; waits for the device and starts the next window."""
         ...
 
@@ -42,7 +43,7 @@ class Steps(Protocol):
         """The task's measures on held-out examples."""
         ...
 
-    def keep(self, members: Sequence[int]) -> None:
+    def retain(self, members: Sequence[int]) -> None:
         """Goes on with these members only."""
         ...
 
@@ -54,74 +55,81 @@ class Steps(Protocol):
 
 
 class Program:
-    """One run: steps a task with an optimizer. Between two looks nothing waits for the device.
+    """One run: its players' updates in their order, each by an optimizer of its own. Between two fetches nothing waits
+    for the device.
 
     Args:
-        window: the number of steps between two looks, for which measures are kept on the device.
+        window: the number of steps between two fetches, for which measures are kept on the device.
         precision: of matrix products; see :func:`computing`.
     """
 
-    def __init__(self, task: Task, optimizer: Optimizer, window: int, precision: Precision = "fp32") -> None:
-        self.task, self.optimizer, self.window, self.precision = task, optimizer, window, precision
-        self.params = list(task.model.parameters())
-        self.initial_lrs = [group["lr"] for group in optimizer.param_groups]
-        self.measured = torch.zeros(window, len(task.measures), device=self.params[0].device)  # a row a step
-        self.since_look = 0
+    def __init__(self, task: Task, optimizers: Sequence[Optimizer], window: int, precision: Precision = "fp32") -> None:
+        self.task, self.optimizers, self.window, self.precision = task, list(optimizers), window, precision
+        self.initial_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self.names = [name for player in task.players for name in player.measures]
+        ends = itertools.accumulate(len(player.measures) for player in task.players)
+        self.losses = [0, *ends][:-1]  # where the players' losses stand among the measures
+        device = task.players[0].params[0].device
+        self.measured = torch.zeros(window, len(self.names), device=device)  # a row a step
+        self.since_fetch = 0
 
-    def step(self, step: int, lr_factors: Sequence[float]) -> None:
-        """One training step on the batch of ``step``, with every group's initial learning rate times the factor."""
-        for group, initial in zip(self.optimizer.param_groups, self.initial_lrs, strict=True):
-            group["lr"] = initial * lr_factors[0]
-        for param in self.params:  # what zero_grad does, without its cost, which small networks notice
-            param.grad = None
-        with computing(self.precision, self.measured.device):
-            loss, *others = self.task.loss(step)
-        loss.backward()
-        self.optimizer.step()
-        torch.stack((loss.detach(), *others), out=self.measured[self.since_look])
-        self.since_look += 1
+    def training_step(self, step: int, lr_factors: Sequence[float]) -> None:
+        measures: list[Tensor] = []
+        for player, optimizer, initial_lrs in zip(self.task.players, self.optimizers, self.initial_lrs, strict=True):
+            for group, initial in zip(optimizer.param_groups, initial_lrs, strict=True):
+                group["lr"] = initial * lr_factors[0]
+            for param in player.params:  # what zero_grad does, without its cost, which small networks notice
+                param.grad = None
+            with computing(self.precision, self.measured.device):
+                loss, *others = player.loss(step)
+            loss.backward()
+            optimizer.step()
+            measures += [loss.detach(), *others]
+        torch.stack(measures, out=self.measured[self.since_fetch])
+        self.since_fetch += 1
 
     @property
     def lrs(self) -> list[float]:
-        """The first group's learning rate at the last step."""
-        return [float(self.optimizer.param_groups[0]["lr"])]
+        """The learning rate of the first player's first group at the last step."""
+        return [float(self.optimizers[0].param_groups[0]["lr"])]
 
-    def look(self, step: int) -> list[Window]:
-        measured, steps, self.since_look = self.measured[: self.since_look].cpu(), self.since_look, 0
-        return [window_of(measured, self.task.measures, step - steps)]
+    def fetch_window(self, step: int) -> list[Window]:
+        measured, steps, self.since_fetch = self.measured[: self.since_fetch].cpu(), self.since_fetch, 0
+        return [window_of(measured, self.names, self.losses, step - steps)]
 
     def evaluate(self) -> list[dict[str, float]]:
         """The task's measures on held-out examples, the model in evaluation mode."""
-        self.task.model.eval()
+        self.task.module.eval()
         with computing(self.precision, self.measured.device):
             measures = self.task.evaluate()
-        self.task.model.train()
+        self.task.module.train()
         return [measures]
 
-    def keep(self, members: Sequence[int]) -> None:
+    def retain(self, members: Sequence[int]) -> None:
         """Nothing to do: the only member goes on."""
 
     def state_dicts(self) -> list[dict[str, Any]]:
         return [
             {
-                "model": self.task.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "measured": self.measured[: self.since_look].clone(),
+                "model": self.task.module.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "measured": self.measured[: self.since_fetch].clone(),
             }
         ]
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
-        self.task.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.since_look = len(state["measured"])
-        self.measured[: self.since_look] = state["measured"]
+        self.task.module.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.since_fetch = len(state["measured"])
+        self.measured[: self.since_fetch] = state["measured"]
 
 
-def window_of(measured: Tensor, names: Sequence[str], first_step: int) -> Window:
-    """The window of one run from its measures, (steps, len(names)) on the CPU, the loss first."""
+def window_of(measured: Tensor, names: Sequence[str], losses: Sequence[int], first_step: int) -> Window:
+    """The window of one run from its measures, (steps, len(names)) on the CPU, of which some are losses."""
     measured = measured.double()
-    bad = (~measured[:, 0].isfinite()).nonzero().flatten().tolist()
+    bad = (~measured[:, losses].isfinite().all(1)).nonzero().flatten().tolist()
     # What was measured in float32 is known to seven digits: 0.98, and not 0.9800000190734863.
     means = {name: float(f"{mean:.7g}") for name, mean in zip(names, measured.mean(0), strict=True)}
     return Window(means, first_step + bad[0] if bad else None)

@@ -7,7 +7,7 @@ Schedule = Callable[[int], float]
 
 
 def exponential(decay: float, every: int) -> Schedule:
-    """``decay ** (step // every)``: with one epoch as ``every``, the depth benchmark's 0.95 ** epoch."""
+    """``decay ** (step // every)``."""
     return lambda step: float(decay ** (step // every))
 
 

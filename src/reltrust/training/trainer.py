@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
-from reltrust.settings import Training
-from reltrust.training.program import Steps
+from reltrust.settings import Machine, Training
+from reltrust.training.program import TrainingProgram
 from reltrust.training.progress import RunProgress
 from reltrust.training.schedules import Schedule
 from reltrust.training.stopping import StopRequest
@@ -58,15 +58,8 @@ class Member:
         self.tracker.finish(Status.PREEMPTED, {})
 
 
-def train(
-    program: Steps,
-    plan: Training,
-    members: Sequence[Member],
-    *,
-    checkpoint_seconds: float,
-    show_progress: bool,
-) -> list[Status]:
-    """Trains every member to the end of the plan, to a non-finite loss, or until asked to stop; its record says which.
+def train(program: TrainingProgram, training: Training, members: Sequence[Member], machine: Machine) -> list[Status]:
+    """Trains every member to its last step, to a non-finite loss, or until asked to stop; its record says which.
 
     The members go on from their records' checkpoints, if there are any, as if they had never stopped.
 
@@ -77,9 +70,20 @@ def train(
         ValueError: the members' checkpoints are of different steps.
     """
     # --- resume -----------------------------------------------------------------------------------------------------
-    step, running = _resume(program, members), list(members)
+    states: list[dict[str, Any]] = [checkpoint.load(member.record.checkpoint_path) or {} for member in members]
+    (step, *others) = {int(state.get("step", 0)) for state in states}
+    if others:
+        raise ValueError(f"the checkpoints are of different steps: {step}, {', '.join(map(str, others))}")
+    if step:
+        program.load_state_dicts([state["program"] for state in states])
+    for member, state in zip(members, states, strict=True):
+        member.record.rewind(step)
+        member.seconds = state.get("seconds", 0.0)
+        member.row = member.record.metrics[-1] if step and member.record.metrics else {}
+    del states
+    running = list(members)
     clock, last_checkpoint = Stopwatch(), time.monotonic()
-    progress = RunProgress([member.record.path.name for member in members], plan.steps, step, show_progress)
+    progress = RunProgress([member.record.path.name for member in members], training.steps, step, machine.progress)
 
     def share_time() -> None:
         lap = clock.lap()
@@ -87,14 +91,14 @@ def train(
             member.seconds += lap / len(running)
 
     with StopRequest() as stop:
-        while step < plan.steps and running:
+        while step < training.steps and running:
             # --- one step -------------------------------------------------------------------------------------------
-            program.step(step, [member.schedule(step) for member in running])
+            program.training_step(step, [member.schedule(step) for member in running])
             step += 1
 
-            # --- look: the only place where the host waits for the device --------------------------------------------
-            if step % plan.log_every == 0:
-                windows, lrs = program.look(step), program.lrs
+            # --- fetch: the only place where the host waits for the device -------------------------------------------
+            if step % training.log_every == 0:
+                windows, lrs = program.fetch_window(step), program.lrs
                 share_time()
                 for member, window, lr in zip(running, windows, lrs, strict=True):
                     member.row = {"step": step, "lr": lr, **window.means, "seconds": round(member.seconds, 3)}
@@ -106,11 +110,11 @@ def train(
                 kept = [k for k, member in enumerate(running) if member.status is Status.RUNNING]
                 if len(kept) < len(running):
                     running = [running[k] for k in kept]
-                    program.keep(kept)
+                    program.retain(kept)
                     clock.lap()  # it was nobody's training
 
                 # --- evaluate -----------------------------------------------------------------------------------------
-                if running and (step % plan.evaluate_every == 0 or step == plan.steps):
+                if running and (step % training.evaluate_every == 0 or step == training.steps):
                     for member, measures in zip(running, clock.stopped(program.evaluate), strict=True):
                         member.row |= measures
                 for member in running:
@@ -119,15 +123,15 @@ def train(
                 progress.update(step, [windows[k].means for k in kept])
 
             # --- checkpoint -------------------------------------------------------------------------------------------
-            overdue = time.monotonic() - last_checkpoint >= checkpoint_seconds
-            if (overdue or stop.requested) and step < plan.steps and running:
+            overdue = time.monotonic() - last_checkpoint >= 60 * machine.checkpoint_minutes
+            if (overdue or stop.requested) and step < training.steps and running:
                 share_time()
                 for member, state in zip(running, program.state_dicts(), strict=True):
                     content = {"step": step, "seconds": member.seconds, "program": state}
                     checkpoint.save(member.record.checkpoint_path, content)
                 clock.lap()
                 last_checkpoint = time.monotonic()
-            if stop.requested and step < plan.steps:
+            if stop.requested and step < training.steps:
                 for member in running:
                     member.preempt()
                 break
@@ -139,18 +143,3 @@ def train(
             member.end(Status.FINISHED, {"steps": step, **result})
     progress.close()
     return [member.status for member in members]
-
-
-def _resume(program: Steps, members: Sequence[Member]) -> int:
-    """Brings program and records to the step of the members' checkpoints, which it returns; 0 without any."""
-    states: list[dict[str, Any]] = [checkpoint.load(member.record.checkpoint_path) or {} for member in members]
-    (step, *others) = {state.get("step", 0) for state in states}
-    if others:
-        raise ValueError(f"the checkpoints are of different steps: {step}, {', '.join(map(str, others))}")
-    if step:
-        program.load_state_dicts([state["program"] for state in states])
-    for member, state in zip(members, states, strict=True):
-        member.record.rewind(step)
-        member.seconds = state.get("seconds", 0.0)
-        member.row = member.record.metrics[-1] if step and member.record.metrics else {}
-    return int(step)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from reltrust.data.images import ImageData
 from reltrust.data.order import BatchOrder, PackedBatchOrder
+from reltrust.experiment import Player
 from reltrust.models.mlp import MLP, Init, packed_mlp
 
 _EVALUATION_BATCH = 10_000  # bounds the activations that an evaluation holds
@@ -22,8 +23,6 @@ class MlpDepth:
 
     Source: figure 3 (left) of arXiv 2002.03432.
     """
-
-    measures = ("train_loss", "train_accuracy")
 
     def __init__(
         self,
@@ -40,12 +39,14 @@ class MlpDepth:
         self.data = data
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model = MLP(data.pixels, width, hidden_layers, data.classes, init).to(device)
+            self.module = MLP(data.pixels, width, hidden_layers, data.classes, init).to(device)
+        params = list(self.module.parameters())
+        self.players = (Player("model", params, self.loss, ("train_loss", "train_accuracy")),)
 
     def loss(self, step: int) -> tuple[Tensor, ...]:
         """Cross entropy in nats, and accuracy as a share in 0..1, of the batch before it is learnt from."""
         images, labels = self.data.train.batch(self.order.batch(step))
-        logits = self.model(images)
+        logits = self.module(images)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == labels).float().mean()
         # torch's own mean adds in another order than a pack can
@@ -59,7 +60,7 @@ class MlpDepth:
         for images, labels in zip(
             test.images.split(_EVALUATION_BATCH), test.labels.split(_EVALUATION_BATCH), strict=True
         ):
-            logits = self.model(images)
+            logits = self.module(images)
             loss += F.cross_entropy(logits, labels, reduction="sum").cpu().double()
             correct += int((logits.argmax(1) == labels).sum())
         return {"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)}

@@ -9,19 +9,20 @@ import psutil
 import torch
 from torch import Tensor
 
+from reltrust import build
 from reltrust.errors import first_line
-from reltrust.runner import build_program, resolve_device, use_threads
+from reltrust.packing import cuda_graph
+from reltrust.packing.program import PackedProgram
 from reltrust.settings import Settings
-from reltrust.training import graph
-from reltrust.training.packed import PackedProgram
-from reltrust.training.program import Program, Steps
+from reltrust.training.program import Program, TrainingProgram
 
 log = logging.getLogger(__name__)
 
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
 _COPIES = 7  # of a member's parameters: in its model and in the stack, two gradients, two moments, what a step needs
 _TRIAL_MEMBERS, _TRIAL_ROUNDS = 9, 3
-_WARM_UPS = graph.WARM_UPS + 2  # the first step makes the state, and the one after the graph's own makes the graph
+# The first step makes the optimizers' state, and the one after the graph's own warm-ups makes the graph.
+_WARM_UPS = cuda_graph.WARM_UPS + 2
 
 
 def pack_size(
@@ -29,15 +30,14 @@ def pack_size(
 ) -> int:
     """How many of these runs, of one shape, to train at once; 1 where packing is no gain, with a line that says why.
 
-    Arguments as of :func:`reltrust.pack_runner.run_pack`.
+    Arguments as of :func:`reltrust.packing.runner.run_pack`.
     """
     if len(runs) == 1 or max_members == 1:
         return 1
     reason = "the memory is enough for one of them"
     try:
-        device = resolve_device(runs[0].machine.device)
-        use_threads(runs[0])
-        fitting = int(memory_fraction * free_memory(device) // member_bytes(build_program(runs[0], device)))
+        device = build.device(runs[0])
+        fitting = int(memory_fraction * free_memory(device) // member_bytes(build.program(runs[0], device)))
         most = min(fitting, max_members or fitting, len(runs))
         while most > 1:
             try:
@@ -64,16 +64,16 @@ def packing_gain(runs: Sequence[Settings], device: torch.device, most: int = _TR
     """How many times as fast runs make their steps packed, at most so many of them, as they do alone; measured."""
     count = min(len(runs), most, _TRIAL_MEMBERS)
     some = [runs[i * len(runs) // count] for i in range(count)]
-    alone: list[tuple[Steps, int]] = [(build_program(settings, device), 1) for settings in some]
-    packed = PackedProgram([build_program(settings, device) for settings in some], [repr(s.optimizer) for s in some])
+    alone: list[tuple[TrainingProgram, int]] = [(build.program(settings, device), 1) for settings in some]
+    packed = PackedProgram([build.program(settings, device) for settings in some], [repr(s.optimizer) for s in some])
 
     seconds: dict[int, list[float]] = {}
     for trial in range(_TRIAL_ROUNDS):  # in turn, so that what else the machine does meets all
         for i, (program, members) in enumerate([*alone, (packed, len(some))]):
             for _ in range(1 if trial else 1 + _WARM_UPS):
                 start = time.perf_counter()
-                program.step(0, [1.0] * members)
-                program.look(1)  # waits for the device
+                program.training_step(0, [1.0] * members)
+                program.fetch_window(1)  # waits for the device
             seconds.setdefault(i, []).append(time.perf_counter() - start)
     *own, together = (min(times) for times in seconds.values())
     return sum(own) / together
@@ -88,11 +88,12 @@ def member_bytes(program: Program) -> int:
         saved[storage.data_ptr()] = storage.nbytes()
         return x
 
+    (player,) = program.task.players
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        program.task.loss(0)
-    for p in program.params:  # a layer saves its weights too
+        player.loss(0)
+    for p in player.params:  # a layer saves its weights too
         saved.pop(p.untyped_storage().data_ptr(), None)
-    params = sum(p.numel() * p.element_size() for p in program.params)
+    params = sum(p.numel() * p.element_size() for p in player.params)
     return _COPIES * params + 2 * sum(saved.values())
 
 

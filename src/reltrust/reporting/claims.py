@@ -1,8 +1,10 @@
-"""Verdicts on a paper's claims, each by a rule that stands in its docstring."""
+"""Claims of a paper beside what was measured, each judged by a rule that stands in its docstring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from reltrust.reporting.selection import Comparison, Selection
 
 
 class Verdict(StrEnum):
@@ -20,6 +22,23 @@ class Judgement:
     published: str
     ours: str
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, and the scales under which our runs may be held against it."""
+
+    text: str
+    comparison: Comparison
+    scales: tuple[str, ...]
+    published: str
+    judge: Callable[[Selection], tuple[str, Verdict]]
+    """From our runs: what was measured in words, and the verdict."""
+
+    def judged(self, ours: Selection | None) -> Judgement:
+        """``not run`` without runs of ours."""
+        measured, verdict = ("-", Verdict.NOT_RUN) if ours is None else self.judge(ours)
+        return Judgement(self.text, self.published, measured, verdict)
 
 
 def judge_order(difference: float | None, interval: tuple[float, float] | None) -> Verdict:

@@ -9,18 +9,20 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from reltrust import build
 from reltrust.errors import SettingsError
-from reltrust.pack_runner import Outcome, obstacle, run_pack
+from reltrust.packing.eligibility import obstacle
+from reltrust.packing.grouping import group_into_packs
+from reltrust.packing.runner import Outcome, run_pack
 from reltrust.records.provenance import cores
 from reltrust.records.store import Status
-from reltrust.runner import resolve_device
-from reltrust.settings import Launcher, Settings
-from reltrust.sweeps.packing import deal
+from reltrust.settings import Launcher
+from reltrust.sweeps.plan import PlannedRun
 from reltrust.training.stopping import StopRequest
 
 
-def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
-    """Runs of any shapes, each as :func:`~reltrust.pack_runner.run_pack` does; the outcome of each.
+def run_packs(runs: Sequence[PlannedRun], launcher: Launcher) -> list[Outcome]:
+    """Runs of any shapes, each as :func:`~reltrust.packing.runner.run_pack` does; the outcome of each.
 
     On a CPU one process for each core trains with one thread; on an accelerator this process does everything. SIGTERM
     reaches all of them: they leave checkpoints, and the outcome is ``preempted``.
@@ -28,13 +30,14 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     Raises:
         SettingsError: packing is required, and a run cannot be packed; nothing has been started.
     """
-    obstacles = {i: reason for i, settings in enumerate(runs) if (reason := obstacle(settings))}
+    settings = [run.settings for run in runs]
+    obstacles = {i: reason for i, one in enumerate(settings) if (reason := obstacle(one))}
     if launcher.require_packing and obstacles:
         raise SettingsError(f"launcher.require_packing=true, but {next(iter(obstacles.values()))}")
-    on_cpu = resolve_device(runs[0].machine.device).type == "cpu"
+    on_cpu = build.device(settings[0]).type == "cpu"
     workers = launcher.workers or (cores() if on_cpu else 1)
-    dealt = deal(runs, workers=workers, max_members=launcher.max_members, alone=obstacles)
-    workers = min(workers, len(dealt))
+    packs = group_into_packs(settings, workers=workers, max_members=launcher.max_members, alone=obstacles)
+    workers = min(workers, len(packs))
     limits: dict[str, Any] = {
         "max_members": launcher.max_members,
         "memory_fraction": launcher.memory_fraction / workers,
@@ -43,21 +46,22 @@ def run_packs(runs: Sequence[Settings], launcher: Launcher) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     if workers == 1:
         with StopRequest():
-            for pack in dealt:
+            for pack in packs:
                 outcomes |= dict(zip(pack, run_pack([runs[i] for i in pack], **limits), strict=True))
-    else:
-        # Forked processes would share torch's threads and locks; spawned ones have their own.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
-        with pool, _forwarding() as stop:
-            futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in dealt]
-            if stop.is_set():
-                _terminate_children()  # those too that were started after the signal
-            for pack, future in zip(dealt, futures, strict=True):
-                outcomes |= dict(zip(pack, _answers(future, len(pack), stop), strict=True))
+        return [outcomes[i] for i in range(len(runs))]
+
+    # Forked processes would share torch's threads and locks; spawned ones have their own.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    with pool, _forwarded_signals() as stop:
+        futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in packs]
+        if stop.is_set():
+            _terminate_children()  # those too that were started after the signal
+        for pack, future in zip(packs, futures, strict=True):
+            outcomes |= dict(zip(pack, _outcomes_of(future, len(pack), stop), strict=True))
     return [outcomes[i] for i in range(len(runs))]
 
 
-def _submit(pool: ProcessPoolExecutor, pack: list[Settings], limits: dict[str, Any]) -> "Future[list[Outcome]]":
+def _submit(pool: ProcessPoolExecutor, pack: list[PlannedRun], limits: dict[str, Any]) -> "Future[list[Outcome]]":
     try:
         return pool.submit(run_pack, pack, **limits)
     except BrokenExecutor as error:  # a process of the pool has died already
@@ -66,7 +70,7 @@ def _submit(pool: ProcessPoolExecutor, pack: list[Settings], limits: dict[str, A
         return refused
 
 
-def _answers(future: "Future[list[Outcome]]", members: int, stop: threading.Event) -> list[Outcome]:
+def _outcomes_of(future: "Future[list[Outcome]]", members: int, stop: threading.Event) -> list[Outcome]:
     """A process that dies (killed for memory, say) takes the pool with it; the sweep goes on when it is repeated."""
     try:
         return future.result()
@@ -80,7 +84,7 @@ def _answers(future: "Future[list[Outcome]]", members: int, stop: threading.Even
 
 
 @contextmanager
-def _forwarding() -> Iterator[threading.Event]:
+def _forwarded_signals() -> Iterator[threading.Event]:
     """SIGTERM and Ctrl-C are for this process's children to hear; it waits for them. Set once there was a signal."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -104,7 +108,7 @@ def _terminate_children() -> None:
         process.terminate()  # SIGTERM
 
 
-def _start() -> None:
+def _start_worker() -> None:
     """In a new process: what asks it to stop between two packs is remembered, and during one the trainer hears it."""
     StopRequest().__enter__()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process; the first one forwards it

@@ -8,7 +8,7 @@ from torch import Tensor
 WARM_UPS = 3
 
 
-class Captured:
+class CapturedAction:
     """``action(*inputs)``, captured in a CUDA graph at its fourth call and from then on replayed.
 
     The first calls run as they are, on a stream of their own, so that what is allocated once (the state of optimizers,

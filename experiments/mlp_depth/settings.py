@@ -1,0 +1,51 @@
+"""The keys of ``task:`` of the depth benchmark."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from reltrust.errors import SettingsError
+from reltrust.settings import STRICT, Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from .task import MlpDepth
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Subject:
+    """A deep perceptron that classifies digits: figure 3 (left) of arXiv 2002.03432."""
+
+    protocol: ClassVar[int] = 1
+    axes: ClassVar[tuple[str, ...]] = ("hidden_layers",)
+    pack_keys: ClassVar[tuple[str, ...] | None] = ("hidden_layers", "width")
+
+    hidden_layers: Annotated[int, Field(ge=1, le=10_000)]
+    width: Annotated[int, Field(ge=1)]
+    init: Literal["torch", "he"]
+
+    @property
+    def slug(self) -> str:
+        return f"depth{self.hidden_layers}"
+
+    def check(self, settings: Settings) -> None:
+        if settings.data is None:
+            raise SettingsError("data=null: experiment=mlp_depth needs images, data=digits for example")
+
+    def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
+        from reltrust.data import images
+
+        from .task import MlpDepth
+
+        assert settings.data is not None
+        return MlpDepth(
+            images.load(settings.data.name, settings.machine.data, device),
+            hidden_layers=self.hidden_layers,
+            width=self.width,
+            init=self.init,
+            batch_size=settings.training.batch_size,
+            seed=settings.seed,
+            device=device,
+        )

@@ -1,0 +1,26 @@
+"""``experiment=<name>``, ``scale=<name>`` and ``sweep=<name>``, for whatever lies in ``configs/experiment``."""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from reltrust import experiment
+
+
+def _register(group: str, name: str, node: Any) -> None:
+    ConfigStore.instance().store(group=group, name=name, node=node, package="_global_", provider="reltrust")
+
+
+for _name in experiment.names():
+    _register("experiment", _name, {"experiment": _name})
+    for _scale in experiment.scales(_name):
+        _register("scale", _scale, {"scale": _scale})
+    _files, _grids = [f"/experiment/{_name}/sweep"], "${sweep.scales.${scale}}"
+    if not (experiment.CONFIGS / "experiment" / _name / "sweep.yaml").exists():
+        _files, _grids = [], [{}]  # type: ignore[assignment]
+    _sweep = {
+        "defaults": [*_files, "_self_", {"override /experiment": _name}],
+        "hydra": {"mode": "MULTIRUN"},
+        "sweep": {"name": _name, "grids": _grids},
+    }
+    _register("sweep", _name, _sweep)

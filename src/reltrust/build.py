@@ -1,0 +1,115 @@
+"""From settings to what they name: the device, the task, its optimizers, the schedule, the program of all these."""
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from reltrust.data import images
+from reltrust.errors import SettingsError
+from reltrust.records.store import check_writable
+from reltrust.settings import Constant, Exponential, Milestones, Settings
+from reltrust.training import schedules
+from reltrust.training.program import Program
+
+
+def device(settings: Settings) -> torch.device:
+    """The device of machine.device (``auto`` is CUDA if present, else the CPU), after setting the number of threads.
+
+    Raises:
+        SettingsError: the device is not present, or cannot compute in trainer.precision.
+    """
+    if settings.machine.threads is not None:
+        torch.set_num_threads(settings.machine.threads)
+    name = settings.machine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(name)
+    present = {
+        "cpu": True,
+        "cuda": (found.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }[found.type]
+    if not present:
+        raise SettingsError(f"machine.device={name!r}: not present on this machine; auto takes what there is")
+    precision = settings.trainer.precision
+    if precision == "tf32" and found.type != "cuda":
+        raise SettingsError(f"trainer.precision={precision!r}: needs machine.device=cuda, on {name} are fp32 and bf16")
+    return found
+
+
+def program(settings: Settings, device: torch.device) -> Program:
+    """Task and optimizers, fresh from the seed, ready for the first step.
+
+    Raises:
+        SettingsError: a setting that the optimizer refuses.
+        DataError: the data cannot be had.
+    """
+    task = settings.task.build(settings, device)
+    optimizers = [optimizer(settings, player.params, device) for player in task.players]
+    return Program(task, optimizers, settings.training.log_every, settings.trainer.precision)
+
+
+def optimizer(settings: Settings, params: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    """``target(params, lr=..., **hyperparameters)``; torch's own optimizers in their fused form, where they have one.
+
+    Raises:
+        SettingsError: there is no such target, or it refuses its arguments.
+    """
+    chosen = settings.optimizer
+    target = optimizer_class(chosen.target)
+    arguments: dict[str, Any] = {"lr": chosen.lr, **chosen.hyperparameters}
+    fused = chosen.target.startswith("torch.optim.") and "fused" in inspect.signature(target).parameters
+    if fused and device.type in ("cpu", "cuda"):
+        arguments["fused"] = True
+    try:
+        built: torch.optim.Optimizer = target(params, **arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"optimizer={chosen.name}: {error}") from None
+    closure = inspect.signature(built.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise SettingsError(f"optimizer.target={chosen.target!r}: its step needs a closure, and here it gets none")
+    return built
+
+
+def optimizer_class(target: str) -> Any:
+    """What the dotted path ``target`` names.
+
+    Raises:
+        SettingsError: nothing has this name.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"optimizer.target={target!r}: {error}") from None
+
+
+def schedule(settings: Settings) -> schedules.Schedule:
+    match settings.schedule:
+        case Exponential(decay=decay, every=every):
+            return schedules.exponential(decay, every)
+        case Milestones(decay=decay, at=at):
+            return schedules.milestones(decay, at)
+        case Constant():
+            return schedules.constant()
+
+
+def check(runs: Iterable[Settings]) -> None:
+    """Refuses what one of the runs would be refused for, before any of them starts.
+
+    Raises:
+        SettingsError: a setting that the optimizer, the device or the disk refuses.
+        DataError: the data cannot be had.
+    """
+    different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
+    for settings in different.values():
+        device(settings)
+        params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
+        optimizer(settings, params, torch.device("cpu"))
+    for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
+        images.fetch(name, root)
+    for results in sorted({s.machine.results for s in different.values()}):
+        check_writable(results)

@@ -1,0 +1,132 @@
+"""What an experiment is: the protocols that its two folders meet, and how they are found by its name.
+
+``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task or analysis that it builds and, if it
+has a figure, ``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
+``configs/experiment/<name>/`` holds a YAML file for each scale and ``sweep.yaml``, the grids.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+from reltrust import experiments
+from reltrust.errors import SettingsError
+
+if TYPE_CHECKING:  # a command that is refused, or only planned, imports no torch
+    import torch
+    from torch import Tensor, nn
+
+    from reltrust.settings import Settings
+
+_HERE = Path(__file__).resolve().parent
+# In a checkout the configs are at its top; an installed package carries them with it.
+CONFIGS = next(path for path in (_HERE.parents[1] / "configs", _HERE / "configs") if path.is_dir())
+
+
+class Subject(Protocol):
+    """The keys of ``task:``: a frozen dataclass in ``experiments/<name>/settings.py`` that imports no torch."""
+
+    protocol: ClassVar[int]
+    """Raised when the mathematics changes: old results are then not reused."""
+    axes: ClassVar[tuple[str, ...]]
+    """The keys that the figure varies, besides optimizer and seed."""
+    pack_keys: ClassVar[tuple[str, ...] | None]
+    """The keys that runs must agree in to be packed, those that decide shapes; None: they are never packed."""
+
+    @property
+    def slug(self) -> str:
+        """What names a run for people, in its directory."""
+        ...
+
+    def check(self, settings: Settings) -> None:
+        """Raises SettingsError on what no range of a single key can say."""
+        ...
+
+    def build(self, settings: Settings, device: torch.device) -> Task:
+        """The task, fresh from ``settings.seed``.
+
+        Raises:
+            DataError: the data cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters that one optimizer moves against one loss; a GAN has two, its discriminator and its generator."""
+
+    name: str
+    params: Sequence[nn.Parameter]
+    loss: Callable[[int], tuple[Tensor, ...]]
+    """``loss(step)``: the mean loss of the step's batch with its graph, then other measures of that batch.
+
+    Each is a 0-d tensor on the device and a mean over the batch, so that a mean over steps is one over examples.
+    """
+    measures: tuple[str, ...]
+    """The names of what ``loss`` returns, in its order."""
+
+
+class Task(Protocol):
+    """What is trained, and on what. It knows models, data and losses; no optimizer and no key of a config."""
+
+    module: nn.Module
+    """Holds all that a checkpoint has to, besides the optimizers."""
+    players: tuple[Player, ...]
+    """In the order of their updates within a step."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Measures on held-out examples, ready for a metrics row."""
+        ...
+
+
+class PackedTask(Protocol):
+    """The losses of K tasks with one player each and models of one shape, computed together."""
+
+    def inputs(self, step: int) -> tuple[Tensor, ...]:
+        """What a step reads that is another at every step: tensors on the device, of the same shapes each time."""
+        ...
+
+    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """For every member what its own player's loss returns: (K,) each.
+
+        Args:
+            stacks: the members' parameters in the order of their player, with a first axis for the members.
+            inputs: those of the step.
+        """
+        ...
+
+
+class Packable(Task, Protocol):
+    """A task of one player that can be trained together with others of its kind."""
+
+    @classmethod
+    def packed(cls, members: Sequence[Self]) -> PackedTask:
+        """The tasks as one; they may differ in nothing but their models' initial weights and their seeds."""
+        ...
+
+
+def names() -> list[str]:
+    """The experiments that can be run, in alphabetical order."""
+    return sorted(path.name for path in (CONFIGS / "experiment").iterdir() if path.is_dir())
+
+
+def scales(experiment: str) -> list[str]:
+    """The scales that the experiment has a file for."""
+    files = (CONFIGS / "experiment" / experiment).glob("*.yaml")
+    return sorted(path.stem for path in files if path.stem != "sweep")
+
+
+def load(name: str) -> type[Subject]:
+    """The experiment's class ``Subject``.
+
+    Raises:
+        SettingsError: there is no such experiment.
+    """
+    if name not in names():
+        raise SettingsError(f"experiment={name}: unknown, allowed are {', '.join(names())}")
+    subject: type[Subject] = importlib.import_module(f"{experiments.__name__}.{name}.settings").Subject
+    return subject

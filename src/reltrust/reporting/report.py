@@ -1,0 +1,117 @@
+"""An experiment's figures, tables and verdicts, from saved tables alone: what its ``figure.py`` states, carried out."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from reltrust import experiments
+from reltrust.records.artifacts import summary_path, write_table
+from reltrust.reporting.claims import Claim, Judgement, as_text
+from reltrust.reporting.selection import Comparison, Selection, describe, select
+from reltrust.reporting.style import Styles, save
+from reltrust.reporting.table import load, scales
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of an experiment."""
+
+    suffix: str
+    """Its file is ``<experiment>-<scale><suffix>``."""
+    comparison: Comparison
+    draw: Callable[[Selection, Styles], Any]
+    """Our runs and how they look, to a figure of matplotlib."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an experiment's ``figure.py`` defines as ``REPORT``."""
+
+    title: str
+    """The figure's name in the paper."""
+    figures: tuple[Figure, ...]
+    claims: tuple[Claim, ...]
+    cost: Mapping[str, tuple[str, str]]
+    """By scale, those that the readme's table of claims shows: the command, and what it costs."""
+    published: pd.DataFrame | None = None
+    """Published runs, in columns of the experiment's table, for the column beside ours."""
+
+
+def names() -> list[str]:
+    """The experiments that have figures."""
+    return sorted({path.parent.name for folder in experiments.__path__ for path in Path(folder).glob("*/figure.py")})
+
+
+def load_report(experiment: str) -> Report:
+    report: Report = importlib.import_module(f"{experiments.__name__}.{experiment}.figure").REPORT
+    return report
+
+
+def write(results: str | Path, experiment: str, only: str | None = None) -> str:
+    """Draws the figures of every scale of which there are runs (or of ``only`` that), and says what they show.
+
+    Beside the figures it writes ``summaries/<experiment>-<scale>-selected.csv``: n, mean and spread of every cell at
+    its selected learning rate, and the published value of the same cell, selected by the same rule.
+    """
+    if not summary_path(results, experiment).exists():
+        return f"{experiment}: nothing in {results}/summaries yet"
+    report, table, texts = load_report(experiment), load(results, experiment), []
+    styles = Styles(table, also=[] if report.published is None else report.published["arm"].unique())
+    for scale, runs in scales(table):
+        if only not in (None, scale):
+            continue
+        paths, selections = [], _selections(report, runs, scale)
+        for figure in report.figures:
+            drawn = figure.draw(selections[figure.comparison], styles)
+            paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
+            plt.close(drawn)
+        main = report.figures[0].comparison
+        selection = selections[main]
+        cells = describe(selection)
+        if report.published is not None:
+            theirs = describe(select(report.published, main, "published"))[["arm", main.x, main.tuned, "mean"]]
+            theirs = theirs.rename(columns={main.tuned: f"published_{main.tuned}", "mean": "published"})
+            cells = cells.merge(theirs, how="left", on=["arm", main.x])
+        text = cells.rename(columns={"arm": "optimizer"}).to_csv(index=False, float_format="%.10g")
+        selected = write_table(results, f"{experiment}-{scale}-selected", text)
+        judged = _judgements(report, selections, scale)
+        texts.append(
+            "\n".join([
+                f"{experiment}, scale {scale}",
+                *(f"left out: {line}" for line in selection.left_out),
+                as_text(judged) if judged else "no claim can be judged at this scale",
+                f"means, spreads, published numbers: {selected}",
+                f"figures: {', '.join(map(str, paths))}",
+            ])
+        )  # fmt: skip
+    return "\n\n".join(texts) if texts else f"{experiment}: no runs of the scale {only} in {results}/summaries"
+
+
+def _selections(report: Report, runs: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
+    """Each of the report's comparisons, selected once for figure, table and verdict."""
+    compared = {figure.comparison for figure in report.figures} | {claim.comparison for claim in report.claims}
+    return {comparison: select(runs, comparison, scale) for comparison in compared}
+
+
+def _judgements(report: Report, selections: Mapping[Comparison, Selection], scale: str) -> list[Judgement]:
+    """A judgement on every claim that may be judged at this scale, from its runs if there are any."""
+    return [claim.judged(selections.get(claim.comparison)) for claim in report.claims if scale in claim.scales]
+
+
+def claims_table(results: str | Path) -> str:
+    """All claims of all experiments as a table in Markdown, those without runs too."""
+    lines = ["| figure | claim | published | ours | verdict | command | cost |", "|---|---|---|---|---|---|---|"]
+    for name in names():
+        report = load_report(name)
+        runs = dict(scales(load(results, name))) if summary_path(results, name).exists() else {}
+        for scale, (command, cost) in report.cost.items():
+            selections = _selections(report, runs[scale], scale) if scale in runs else {}
+            for one in _judgements(report, selections, scale):
+                cells = (f"{report.title}, {scale}", one.claim, one.published, one.ours)
+                lines.append(f"| {' | '.join(cells)} | **{one.verdict}** | `{command}` | {cost} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,37 @@
+"""An experiment's table, one row a run, as the figures read it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from reltrust.records.artifacts import summary_path
+
+
+def load(results: str | Path, experiment: str) -> pd.DataFrame:
+    """The table with the column ``arm``: the optimizer, one with several sets of hyperparameters as several of them.
+
+    In each comparison the hyperparameters that most runs of an optimizer have go without saying; others are named, as
+    in ``sgd_momentum (momentum=0.5)``. ``scale`` is the name of the protocol, or the comparison's id.
+
+    Raises:
+        FileNotFoundError: there is no table.
+    """
+    table = pd.read_csv(summary_path(results, experiment), dtype={"comparison": str, "scale": str})
+    # Rows from before there was a choice of precision, a name for the scale or a style do not have them.
+    table = table.reindex(columns=list(dict.fromkeys([*table, "precision", "scale", "style"])))
+    table = table.fillna({"precision": "fp32", "scale": table["comparison"], "style": "{}"})
+    table["arm"] = table["optimizer"]
+    for (_, name), runs in table.groupby(["comparison", "optimizer"]):
+        usual = json.loads(runs["hyperparameters"].value_counts(sort=True).index[0])
+        for text, variant in runs.groupby("hyperparameters"):
+            differing = {key: value for key, value in json.loads(str(text)).items() if usual.get(key) != value}
+            if differing:
+                shown = ", ".join(f"{key}={value}" for key, value in differing.items())
+                table.loc[variant.index, "arm"] = f"{name} ({shown})"
+    return table
+
+
+def scales(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows that may be compared with each other, by the name of their scale."""
+    return [(str(runs["scale"].iloc[0]), runs) for _, runs in table.groupby("comparison")]

@@ -1,0 +1,61 @@
+"""The life of a run, from its settings to its ended record: alone, or as a member of a pack."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from reltrust import build
+from reltrust.records.store import Status
+from reltrust.records.tracking import open_tracker
+from reltrust.sweeps.plan import PlannedRun
+from reltrust.training.trainer import Member, train
+
+
+def run(planned: PlannedRun) -> Status:
+    """Starts the run, or resumes it, or finds that its result is there already.
+
+    Raises:
+        SettingsError: a setting that this machine or the data cannot meet; nothing was written.
+        DataError: the data cannot be had; nothing was written.
+        BusyError: another process is working on this very run.
+    """
+    settings, status = planned.settings, planned.record.status
+    if status is not None and status.is_result:
+        return status
+    # Everything that can be refused is built before the record is touched.
+    device = build.device(settings)
+    program = build.program(settings, device)
+    with life(planned, device) as member:
+        (status,) = train(program, settings.training, [member], settings.machine)
+    return status
+
+
+@contextmanager
+def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iterator[Member]:
+    """Begins the run; an error that ends it is in its record.
+
+    Args:
+        members: how many runs make their steps together. Of several, an error ends none: they are begun again.
+
+    Raises:
+        SettingsError, BusyError: as :meth:`~reltrust.records.store.RunRecord.begin`.
+    """
+    settings, record, alone = planned.settings, planned.record, members == 1
+    record.begin(settings, str(device), members=members)
+    member = None
+    try:
+        tracker = open_tracker(record, settings.tracking, settings.machine.results, live=alone)
+        member = Member(record, build.schedule(settings), tracker)
+        yield member
+    except BaseException as error:
+        if member is not None and member.status is not Status.RUNNING:
+            raise
+        if not alone:
+            with suppress(Exception):  # the record itself may be what is wrong; begun again, it will tell
+                record.preempted()
+        elif isinstance(error, KeyboardInterrupt):
+            record.preempted()
+        else:
+            record.failed(error)
+        raise

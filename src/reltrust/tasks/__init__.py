@@ -1,1 +1,0 @@
-"""What is trained: model, data, one training step's loss, evaluation. No optimizer, no config."""
