@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiments", nargs="*", help=f"which (default: all): {', '.join(experiments)}")
     parser.add_argument("--results", default="results", help="the folder with summaries/ (default: results)")
-    parser.add_argument("--scale", help="only the runs of this scale: paper, quick or smoke")
+    parser.add_argument("--scale", help="only the runs of this scale, quick for example")
     arguments = parser.parse_args()
     if unknown := set(arguments.experiments) - set(experiments):
         parser.error(f"experiments={', '.join(unknown)}: unknown, allowed are {', '.join(experiments)}")

@@ -31,7 +31,6 @@ QUIET = ("scale=smoke", "tracking=none")
         ("optimizer.lr=-1", ["optimizer.lr=-1", "greater than 0"]),
         ("optimizer.lr=.inf", ["optimizer.lr", "number"]),
         ("optimizer.lr=fast", ["optimizer.lr='fast'", "number"]),
-        ("optimizer.p_bound=-2", ["optimizer.p_bound=-2", "greater than or equal to 0"]),
         ("task.hidden_layers=2.5", ["task.hidden_layers=2.5", "integer"]),
         ("task.hidden_layers=0", ["task.hidden_layers=0", "greater than or equal to 1"]),
         ("task.init=xavier", ["task.init='xavier'", "'torch' or 'he'"]),
@@ -80,6 +79,9 @@ def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> Non
     "words",
     [
         "optimizer=adam +optimizer.foo=1",
+        "optimizer.p_bound=-2",
+        "optimizer=adam optimizer.eps=small",
+        "optimizer=adam optimizer.betas=[0.9,1.5]",
         "machine.device=cuda:99",
         "machine.results=/dev/null",
         "optimizer.target=torch.optim.Nothing",

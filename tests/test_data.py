@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision import datasets, transforms
 
 from reltrust.data import images
-from reltrust.data.catalog import TRAINING_EXAMPLES
+from reltrust.data.sizes import TRAINING_EXAMPLES
 from reltrust.data.images import Examples, ImageData
 from reltrust.data.order import BatchOrder
 from reltrust.errors import DataError

@@ -56,6 +56,7 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
         assert answers[command].returncode == 0, f"{command}: {answers[command].stderr}"
     single, planned, swept, drawn, status, claims = answers.values()
     assert "finished: steps 100" in single.stdout
+    assert "W&B" not in single.stderr  # it tags runs with their data, of which there are none here
     assert "2 runs: 2 start" in planned.stdout
     assert "4/4 runs, 4 finished" in swept.stderr
     assert (tree / "results/figures/two_spirals-smoke.png").exists()

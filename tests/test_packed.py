@@ -221,7 +221,7 @@ def test_a_pack_shows_how_many_of_its_members_run_and_how_fast(
     together([settings(*words, f"optimizer.lr={lr}") for lr in (0.1, 0.01, 1e30)])
     told = capsys.readouterr().err
     assert "3 runs, depth2-lr0.1-seed0" in told
-    assert re.search(r"step 120/120 finished 2 diverged 1, \d+ member-steps/s, 0 s left", told)
+    assert re.search(r"step 120/120 finished 2 diverged 1, [\d,]+ member-steps/s, 0 s left", told)
 
 
 # --- members fail alone ----------------------------------------------------------------------------------------------

@@ -209,13 +209,14 @@ def test_no_two_optimizers_share_a_colour_a_marker_a_dash_or_a_name() -> None:
 
 
 def test_an_optimizer_whose_config_states_nothing_keeps_its_name_and_can_be_drawn() -> None:
-    for said in ({}, dict.fromkeys(("label", "color", "marker", "dash"))):  # null is nothing too
-        styles = Styles(arms({"alpha": said}))
-        assert styles.label("alpha") == "alpha"
-        figure, axes = plt.subplots()
-        axes.plot([0, 1], [1, 0], **styles.line("alpha"))
-        figure.canvas.draw()
-        plt.close(figure)
+    styles = Styles(arms({"alpha": {}}))
+    assert styles.label("alpha") == "alpha"
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [1, 0], **styles.line("alpha"))
+    figure.canvas.draw()
+    plt.close(figure)
+    null = Styles(arms({"alpha": dict.fromkeys(("label", "color", "marker", "dash"))}))  # as the table has it
+    assert (null.label("alpha"), null.line("alpha")) == ("alpha", styles.line("alpha"))
 
 
 def test_what_a_config_leaves_open_is_derived() -> None:
@@ -236,6 +237,7 @@ def test_a_variant_does_not_look_like_its_optimizer_nor_like_another_variant() -
     variants = {f"{name} (momentum={value})": said for name, said in STATED.items() for value in (0.5, 0.99)}
     styles = Styles(arms(variants | STATED))  # a variant bears the style of its optimizer's config in its rows
     assert len(looks(styles, [*STATED, *variants])) == 3 * len(STATED)
+    assert len({styles.line(name)["color"] for name in [*STATED, *variants]}) == 3 * len(STATED)
     assert {name: styles.line(name) for name in STATED} == {name: Styles(arms(STATED)).line(name) for name in STATED}
     assert styles.label("adam (momentum=0.5)") == "Adam (momentum=0.5)"
 
@@ -245,6 +247,13 @@ def test_optimizers_whose_configs_were_copied_do_not_look_the_same() -> None:
     styles = Styles(arms({name: {**STATED["adam"], "label": name} for name in names}))
     assert len(looks(styles, names)) == len(names)
     assert styles.line("adam")["marker"] == STATED["adam"]["marker"]
+
+
+def test_a_variant_that_would_look_like_another_optimizer_gives_way() -> None:
+    variant = "adam (eps=1.0)"
+    derived = Styles(arms({variant: {}})).line(variant)
+    styles = Styles(arms({variant: {}, "mine": {key: derived[key] for key in ("color", "marker")}}))
+    assert styles.line("mine")["marker"] == derived["marker"] != styles.line(variant)["marker"]
 
 
 def test_an_arm_looks_the_same_whoever_stands_beside_it_and_in_whatever_order() -> None:

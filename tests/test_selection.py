@@ -223,6 +223,43 @@ def test_a_stray_run_beside_a_full_grid_changes_no_number_and_is_named(
     assert found.left_out == (line,)
 
 
+ONE_SEED: Cells = {(depth, lr): [0.9 if lr == 0.01 else 0.2] for depth in (2, 4, 8) for lr in (0.1, 0.01, 0.001)}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_scan_of_learning_rates_at_one_depth_leaves_the_other_depths_in(seeds: int) -> None:
+    # Regression: the depth with the most learning rates set the measure for all others, which were left out.
+    full = grid({cell: scores * seeds for cell, scores in ONE_SEED.items()})
+    scan = grid({(4, lr): [0.1] for lr in (0.3, 0.03, 0.003, 0.0003)})
+    found = selected(together(full, scan))
+    pd.testing.assert_frame_equal(describe(found), describe(selected(full)))
+    assert len(found.left_out) == (0 if seeds == 1 else 4)
+
+
+def test_more_seeds_of_a_single_learning_rate_do_not_throw_the_others_out() -> None:
+    # Regression: the fullest learning rate set the measure, and stood alone, however bad.
+    more = runs(("adam", 4, 0.1, 1, 0.2), ("adam", 4, 0.1, 2, 0.2))
+    found = selected(together(grid(ONE_SEED), more))
+    pd.testing.assert_frame_equal(describe(found), describe(selected(grid(ONE_SEED))))
+    assert found.left_out == ("2 runs of adam at depth=4: lr=0.1 with seed 1, 2 cannot be compared with the others",)
+
+
+def test_runs_without_the_measure_are_left_out_and_named() -> None:
+    table = grid({(2, 0.1): [0.9], (4, 0.1): [0.9]})
+    table.loc[table["depth"] == 4, "score"] = np.nan
+    found = selected(table)
+    assert found.best["depth"].tolist() == [2]
+    assert found.left_out == ("1 run of adam at depth=4: lr=0.1 with seed 0 cannot be compared with the others",)
+    table["score"] = np.nan
+    assert selected(table).arms == []
+
+
+def test_the_rows_of_a_table_may_bear_any_labels() -> None:
+    table = pd.concat([grid(FULL), runs(("adam", 4, 0.03, 0, 1.0))])  # the last has the label of the first
+    assert len(selected(table).left_out) == 1
+    pd.testing.assert_frame_equal(describe(selected(table)), describe(selected(grid(FULL))))
+
+
 def test_a_stray_run_of_one_arm_leaves_out_nothing_of_another() -> None:
     table = together(grid(FULL), runs(("adam", 6, 0.01, 0, 0.0)), grid({(6, 0.01): [0.7]}, "fromage"))
     found = selected(table)
@@ -429,12 +466,12 @@ def test_of_a_full_grid_the_interval_is_that_of_drawing_whole_seeds(seed: int, s
     # As it was computed before seeds could differ from depth to depth: committed verdicts keep their intervals.
     rng = np.random.default_rng(seed)
     a, b = (Outcomes([2, 4, 8, 16], rng.random((count, 4, 3)) ** 0.6, "max") for count in seeds)
-    draw = np.random.default_rng(0)
-
-    def resampled(one: Outcomes) -> float:
-        drawn = one.values[draw.integers(len(one.values), size=len(one.values))]
-        return reach(one.x, drawn.mean(0).max(axis=1))
-
-    differences = [resampled(a) - resampled(b) for _ in range(300)]
-    low, high = np.quantile(differences, [0.025, 0.975])
-    assert bootstrap_difference(a, b, reach, resamples=300) == (low, high)
+    for statistic in (reach, lambda _, means: sum(means)):
+        draw = np.random.default_rng(0)
+        differences = []
+        for _ in range(300):
+            drawn = [one.values[draw.integers(len(one.values), size=len(one.values))] for one in (a, b)]
+            of_a, of_b = (statistic(a.x, own.mean(0).max(axis=1)) for own in drawn)
+            differences.append(of_a - of_b)
+        expected = tuple(np.quantile(differences, [0.025, 0.975]))
+        assert bootstrap_difference(a, b, statistic, resamples=300) == pytest.approx(expected, rel=1e-12)

@@ -67,7 +67,8 @@ def optimizer(settings: Settings, params: Iterable[torch.nn.Parameter], device: 
     try:
         built: torch.optim.Optimizer = target(params, **arguments)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"optimizer={chosen.name}: {error}") from None
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise SettingsError(f"optimizer={chosen.name} with {given}: {error}") from None
     closure = inspect.signature(built.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise SettingsError(f"optimizer.target={chosen.target!r}: its step needs a closure, and here it gets none")
@@ -110,6 +111,6 @@ def check(runs: Iterable[Settings]) -> None:
         params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
         optimizer(settings, params, torch.device("cpu"))
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
-        images.fetch(name, root)
+        images.load(name, root)
     for results in sorted({s.machine.results for s in different.values()}):
         check_writable(results)

@@ -1,7 +1,7 @@
 """What an experiment is: the protocols that its two folders meet, and how they are found by its name.
 
-``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task or analysis that it builds and, if it
-has a figure, ``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
+``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task that it builds and, if it has a figure,
+ ``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
 ``configs/experiment/<name>/`` holds a YAML file for each scale and ``sweep.yaml``, the grids.
 """
 
@@ -35,7 +35,7 @@ class Subject(Protocol):
     axes: ClassVar[tuple[str, ...]]
     """The keys that the figure varies, besides optimizer and seed."""
     pack_keys: ClassVar[tuple[str, ...] | None]
-    """The keys that runs must agree in to be packed, those that decide shapes; None: they are never packed."""
+    """The keys that runs must agree in to be packed, all that ``packed`` does not keep apart; None: never packed."""
 
     @property
     def slug(self) -> str:
@@ -105,7 +105,7 @@ class Packable(Task, Protocol):
 
     @classmethod
     def packed(cls, members: Sequence[Self]) -> PackedTask:
-        """The tasks as one; they may differ in nothing but their models' initial weights and their seeds."""
+        """The tasks as one; they agree in data, batch size and the keys of ``Subject.pack_keys``."""
         ...
 
 

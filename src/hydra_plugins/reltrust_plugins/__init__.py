@@ -1,1 +1,1 @@
-"""Hydra finds plugins below the name ``hydra_plugins``; everything but the adapter lives in reltrust.sweeps."""
+"""Hydra finds plugins below the name ``hydra_plugins``, these adapt reltrust.sweeps and reltrust.packing."""

@@ -1,9 +1,7 @@
 """The sweeper of every multirun: it expands the grids, checks every run, skips what is done, and launches the rest."""
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -22,9 +19,9 @@ from reltrust.sweeps.grids import Point, expand
 from reltrust.sweeps.plan import describe, plan
 from reltrust.sweeps.watch import SweepProgress
 
-# Launchers by the names of their classes: Hydra loads plugins twice, so the classes themselves cannot be asked for.
-_HEARS_TERMINATION = ("BasicLauncher", "PackedLauncher")  # the runs hear SIGTERM themselves, or from the launcher
-_ON_THIS_MACHINE = (*_HEARS_TERMINATION, "JoblibLauncher")  # the runs find what this process finds
+# Launchers whose runs find what this process finds, by the names of their classes: Hydra loads plugins twice, so the
+# classes themselves cannot be asked for.
+_ON_THIS_MACHINE = ("BasicLauncher", "PackedLauncher", "JoblibLauncher")
 
 
 @dataclass
@@ -56,15 +53,16 @@ class GridSweeper(Sweeper):
         fixed, swept = self._parse(arguments)
         fixed.append("machine.progress=false")  # of single runs: the sweep shows its own
         composer = Composer(self._loader, self._config, fixed)
-        varied = []
+        settings, words = [], {}
         for point in expand(self._grids, swept):
             # In Hydra's grammar.
             overrides = [
                 f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
                 for key, value in point.items()
             ]
-            varied.append((composer.settings(overrides), overrides))
-        runs = plan([settings for settings, _ in varied])
+            settings.append(composer.settings(overrides))
+            words[id(settings[-1])] = overrides
+        runs = plan(settings)
         if self._config.dry_run:
             print(describe(runs, each=True))
             return []
@@ -77,14 +75,11 @@ class GridSweeper(Sweeper):
         print(describe(runs, each=False), file=sys.stderr)
         outcomes: Sequence[Any] = []
         if due:
-            shown = SweepProgress(self._name, due, self._config.machine.progress)
-            with shown, _termination_ends(self._launcher):
+            with SweepProgress(self._name, due, self._config.machine.progress):
                 if hasattr(self._launcher, "launch_runs"):
                     outcomes = self._launcher.launch_runs(due)
                 else:
-                    jobs = [
-                        [*fixed, *next(words for settings, words in varied if settings == run.settings)] for run in due
-                    ]
+                    jobs = [[*fixed, *words[id(run.settings)]] for run in due]
                     outcomes = [one._return_value for one in self._launcher.launch(jobs, 0)]
 
         # --- bring the tables up to date, say how it went -----------------------------------------------------------
@@ -125,23 +120,3 @@ class GridSweeper(Sweeper):
         if not any(override.key_or_group == "tracking" for override in overrides):
             fixed.append("tracking=none")
         return fixed, swept
-
-
-@contextmanager
-def _termination_ends(launcher: Launcher) -> Iterator[None]:
-    """SIGTERM ends a launcher whose runs are other processes in good order, so that it takes them along.
-
-    Where the runs hear the signal, they leave a checkpoint.
-    """
-    if type(launcher).__name__ in _HEARS_TERMINATION:
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    earlier = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reltrust.data.catalog import TRAINING_EXAMPLES
+from reltrust.data.sizes import TRAINING_EXAMPLES
 from reltrust.errors import DataError, first_line
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
@@ -66,16 +66,6 @@ def load(name: str, root: str | Path, device: torch.device = CPU) -> ImageData:
         DataError: the files are neither there nor to be downloaded, or do not match their checksums.
     """
     return _load(name, str(root), device)
-
-
-def fetch(name: str, root: str | Path) -> None:
-    """Makes sure that files which do not travel inside Python packages are below ``root``.
-
-    Raises:
-        DataError: as :func:`load`.
-    """
-    if name == "mnist":
-        load(name, root)
 
 
 @lru_cache(maxsize=4)

@@ -1,1 +1,1 @@
-"""What is kept of a run, and the only code that touches results on disk."""
+"""What is kept of a run, and the only code that writes below the results folder."""

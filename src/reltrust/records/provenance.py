@@ -4,6 +4,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,17 +21,13 @@ def now() -> str:
 
 def attempt(device: str) -> dict[str, Any]:
     """What is known when a run starts or resumes on ``device``."""
-    return {"started": now(), "ended": None, "command": _command(), "code": code(), "versions": versions()} | {
-        "hardware": hardware(device)
-    }
-
-
-def _command() -> str:
-    """The command as typed; the path of this machine to the program is left out."""
+    # The command as typed; the path of this machine to the program is left out.
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
     if program == "__main__.py":
         program = f"python -m {Path(sys.argv[0]).parent.name}"
-    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+    command = " ".join([program, *map(shlex.quote, sys.argv[1:])])
+    found = {"started": now(), "ended": None, "command": command, "code": code(), "versions": versions()}
+    return found | {"hardware": hardware(device)}
 
 
 @cache
@@ -64,12 +61,11 @@ def versions() -> dict[str, str]:
 def hardware(device: str) -> dict[str, Any]:
     import torch
 
-    found: dict[str, Any] = {
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": cores(),
-        "device": device,
-    }
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    found: dict[str, Any] = {"platform": platform.platform(), "cpu": cpu, "cores": cores(), "device": device}
     if device.startswith("cuda"):
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
@@ -81,13 +77,3 @@ def cores() -> int:
     from joblib import cpu_count  # half a second, only where it is asked
 
     return int(cpu_count())
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

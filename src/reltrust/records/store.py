@@ -1,4 +1,4 @@
-"""The store of runs: the sole reader and writer of ``results/runs``.
+"""The store of runs: ``results/runs``.
 
 A run's directory holds ``config.yaml`` (resolved settings), ``provenance.json``, ``status.json``, ``metrics.jsonl``,
 at its end ``summary.json``, and until then perhaps ``checkpoint.pt``. It is named for the run's settings, so a repeated

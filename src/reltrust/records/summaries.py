@@ -59,8 +59,7 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
     if path.exists():
         earlier = pd.read_csv(path, dtype={"comparison": str})
         table = pd.concat([earlier[~earlier["comparison"].isin(table["comparison"])], table])
-    known = table["comparison"].map({comparison[:8]: name for comparison, name in scales.items()})
-    table["scale"] = known.fillna(table["scale"]) if "scale" in table else known
+    table["scale"] = table["comparison"].map({comparison[:8]: name for comparison, name in scales.items()})
     text = io.StringIO()
     table.sort_values(["comparison", "optimizer", "run"], kind="stable").to_csv(text, index=False)
     return write_table(results, experiment, text.getvalue())

@@ -86,7 +86,7 @@ def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     config, identity = record.config, record.provenance["id"]
-    experiment, optimizer, data = config["experiment"], config["optimizer"]["name"], config["data"]["name"]
+    experiment, optimizer, data = config["experiment"], config["optimizer"]["name"], config["data"]
     arguments: dict[str, Any] = {
         "project": tracking.project,
         "entity": tracking.entity,
@@ -94,7 +94,7 @@ def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
         "id": identity[:16],
         "name": f"{optimizer}-{record.path.name.removesuffix(f'-{identity[:8]}')}",
         "group": f"{experiment}/{optimizer}",
-        "tags": [experiment, optimizer, data],
+        "tags": [experiment, optimizer, *([data["name"]] if data else [])],
         "config": {key: config[key] for key in config if key not in ("machine", "tracking")},
         "settings": wandb.Settings(
             init_timeout=tracking.timeout_seconds,

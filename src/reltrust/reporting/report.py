@@ -70,9 +70,9 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
             drawn = figure.draw(selections[figure.comparison], styles)
             paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
             plt.close(drawn)
+        left_out = [line for selection in selections.values() for line in selection.left_out]
         main = report.figures[0].comparison
-        selection = selections[main]
-        cells = describe(selection)
+        cells = describe(selections[main])
         if report.published is not None:
             theirs = describe(select(report.published, main, "published"))[["arm", main.x, main.tuned, "mean"]]
             theirs = theirs.rename(columns={main.tuned: f"published_{main.tuned}", "mean": "published"})
@@ -83,7 +83,7 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
         texts.append(
             "\n".join([
                 f"{experiment}, scale {scale}",
-                *(f"left out: {line}" for line in selection.left_out),
+                *(f"left out: {line}" for line in dict.fromkeys(left_out)),
                 as_text(judged) if judged else "no claim can be judged at this scale",
                 f"means, spreads, published numbers: {selected}",
                 f"figures: {', '.join(map(str, paths))}",

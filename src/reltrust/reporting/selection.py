@@ -1,7 +1,7 @@
 """Which runs are compared, and which learning rate is selected: one function for figure, table and verdict alike."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -19,7 +19,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a figure compares: a measure of the arms against ``x``, each at its selected value of ``tuned``."""
+    """What a figure compares: a measure of the arms against ``x``, each at its selected value of ``tuned``.
+
+    An arm is what a line stands for: by default an optimizer with one set of hyperparameters besides ``tuned``.
+    """
 
     measure: Measure
     x: str
@@ -47,41 +50,56 @@ class Selection:
 def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection:
     """Selects, for each (arm, x), the learning rate (``tuned``) with the best mean of the measure over seeds.
 
-    Learning rates are compared over the same seeds, whole runs at their end. Left out are, in this order: an x where
-    fewer than half as many learning rates were tried as at the arm's fullest; a learning rate that fewer than half as
-    many seeds ran as ran the fullest at this (arm, x); a seed that did not run all of those that remain, unless no seed
-    did: then the learning rates with the most seeds are compared.
+    Whole runs are compared, at their end, and learning rates over the same seeds: at each (arm, x) the largest grid of
+    seeds and learning rates of which every run is there, where more of either than is usual for the arm (a median over
+    x) does not make it larger. An x with fewer than half as many learning rates as the median x is left out.
     """
     measure, x, tuned = comparison.measure, comparison.x, comparison.tuned
+    table = table.reset_index(drop=True)
     table = table.assign(**{column: table.get(column, float("nan")) for column in (measure.column, measure.ties)})
     value = table[measure.column].where(table["status"] == "finished", measure.diverged)
     table = table.assign(value=value, arm=table[comparison.arm])
     kept, best, left_out = [], [], []
-
-    def leave_out(runs: pd.DataFrame, why: str) -> None:
-        arm, place = runs["arm"].iloc[0], runs[x].iloc[0]
-        left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {x}={place}: {why}")
-
-    for _, of_arm in table.groupby("arm"):
-        tried = of_arm.groupby(x)[tuned].nunique()
-        for place, cell in of_arm.groupby(x):
-            if 2 * tried[place] < tried.max():
-                leave_out(cell, f"{tried[place]} of {tried.max()} values of {tuned}")
-                continue
-            ran = cell.pivot_table(index="seed", columns=tuned, values="value").notna()
-            common = ran.loc[:, 2 * ran.sum() >= ran.sum().max()]
-            if not common.all(axis=1).any():
-                common = ran.loc[:, ran.sum() == ran.sum().max()].iloc[:, :1]
-            seeds = common.index[common.all(axis=1)]
-            compared = cell[cell[tuned].isin(common.columns) & cell["seed"].isin(seeds)]
-            for one, others in cell.drop(compared.index).groupby(tuned):
+    for arm, of_arm in table.groupby("arm"):
+        there = of_arm[of_arm["value"].notna()]
+        ran = there.groupby([x, tuned])["seed"].nunique().groupby(x)
+        usual_seeds, usual_values = ran.median().median(), ran.size().median()
+        cells: dict[Any, pd.DataFrame] = {}  # by x: the largest grid
+        for place, cell in there.groupby(x):
+            by_seed = {seed: frozenset(runs[tuned]) for seed, runs in cell.groupby("seed")}
+            sets = set(by_seed.values())  # of learning rates, and what such sets have in common
+            for values in by_seed.values():
+                sets |= {values & others for others in sets}
+            seeds = {values: [seed for seed, own in by_seed.items() if values <= own] for values in sets if values}
+            sizes = {
+                values: (
+                    min(len(own), usual_seeds) * min(len(values), usual_values),
+                    len(own) * len(values),
+                    len(values),
+                )
+                for values, own in seeds.items()
+            }
+            largest = max(seeds, key=lambda values: (*sizes[values], -min(values)))
+            cells[place] = cell[cell[tuned].isin(largest) & cell["seed"].isin(seeds[largest])]
+        tried = pd.Series({place: runs[tuned].nunique() for place, runs in cells.items()})
+        for place, of_x in of_arm.groupby(x):
+            runs = cells.get(place, there.iloc[:0])
+            for one, others in of_x.drop(runs.index).groupby(tuned):
                 numbers = ", ".join(map(str, sorted(others["seed"])))
-                leave_out(others, f"{tuned}={one:g} with seed {numbers} cannot be compared with the others")
-            means = compared.groupby(tuned, as_index=False).agg(mean=("value", "mean"), ties=(measure.ties, "mean"))
+                why = f"{tuned}={one:g} with seed {numbers} cannot be compared with the others"
+                left_out.append(f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {x}={place}: {why}")
+            if runs.empty:
+                continue
+            if 2 * tried[place] < tried.median():
+                why = f"{tried[place]} of {tried.median():g} values of {tuned}"
+                left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {x}={place}: {why}")
+                continue
+            means = runs.groupby(tuned, as_index=False).agg(mean=("value", "mean"), ties=(measure.ties, "mean"))
             order = means.sort_values(["mean", "ties"], ascending=[measure.best == "min", True], kind="stable")
-            kept.append(compared)
-            best.append(compared[compared[tuned] == order[tuned].iloc[0]])
-    return Selection(comparison, scale, pd.concat(kept), pd.concat(best), tuple(left_out))
+            kept.append(runs)
+            best.append(runs[runs[tuned] == order[tuned].iloc[0]])
+    nothing = table.iloc[:0]
+    return Selection(comparison, scale, pd.concat([nothing, *kept]), pd.concat([nothing, *best]), tuple(left_out))
 
 
 def describe(selection: Selection) -> pd.DataFrame:

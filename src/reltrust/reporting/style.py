@@ -46,7 +46,11 @@ class Styles:
     def __init__(self, table: pd.DataFrame, also: Iterable[str] = ()) -> None:
         self._labels: dict[str, str] = {}
         self._lines: dict[str, dict[str, Any]] = {}
-        rows = {str(arm): runs.iloc[-1] for arm, runs in table.groupby("arm")}
+        # Records from before there were styles have an empty one.
+        rows: dict[str, Any] = {
+            str(arm): runs.sort_values("style", key=lambda style: style != "{}", kind="stable").iloc[-1]
+            for arm, runs in table.groupby("arm")
+        }
         taken: set[tuple[str, str]] = set()
         # Optimizers as their configs have them come first, so that no variant takes their looks.
         for arm in sorted({*rows, *also}, key=lambda arm: (" (" in arm, arm)):
@@ -73,7 +77,7 @@ class Styles:
             }
 
     def label(self, arm: str) -> str:
-        """The name under which an arm stands in figures and tables."""
+        """The name under which an arm stands in figures."""
         return self._labels[arm]
 
     def line(self, arm: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ def load(results: str | Path, experiment: str) -> pd.DataFrame:
     """
     table = pd.read_csv(summary_path(results, experiment), dtype={"comparison": str, "scale": str})
     # Rows from before there was a choice of precision, a name for the scale or a style do not have them.
-    table = table.reindex(columns=list(dict.fromkeys([*table, "precision", "scale", "style"])))
-    table = table.fillna({"precision": "fp32", "scale": table["comparison"], "style": "{}"})
+    for column, usual in {"precision": "fp32", "scale": table["comparison"], "style": "{}"}.items():
+        known = table.get(column, pd.Series(None, table.index)).astype(object)
+        table[column] = known.where(known.notna(), usual)
     table["arm"] = table["optimizer"]
     for (_, name), runs in table.groupby(["comparison", "optimizer"]):
         usual = json.loads(runs["hyperparameters"].value_counts(sort=True).index[0])

@@ -1,4 +1,4 @@
-"""Being asked to stop: by a scheduler's SIGTERM or by Ctrl-C."""
+"""Being asked to stop, by a scheduler's SIGTERM or by Ctrl-C: here it is heard, the trainer leaves the checkpoint."""
 
 import signal
 import threading

@@ -10,7 +10,7 @@ from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
 from reltrust.settings import Machine, Training
 from reltrust.training.program import TrainingProgram
-from reltrust.training.progress import RunProgress
+from reltrust.training.progress import Progress
 from reltrust.training.schedules import Schedule
 from reltrust.training.stopping import StopRequest
 
@@ -83,7 +83,10 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     del states
     running = list(members)
     clock, last_checkpoint = Stopwatch(), time.monotonic()
-    progress = RunProgress([member.record.path.name for member in members], training.steps, step, machine.progress)
+    count, label, unit = len(members), members[0].record.path.name, "step"
+    if count > 1:
+        label, unit = f"{count} runs, {label} and others", "member-step"
+    progress = Progress(label, count * training.steps, count * step, unit, machine.progress)
 
     def share_time() -> None:
         lap = clock.lap()
@@ -120,7 +123,13 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                 for member in running:
                     member.record.append(member.row)
                     member.tracker.log(member.row)
-                progress.update(step, [windows[k].means for k in kept])
+                ended, text = step == training.steps, f"step {step}/{training.steps}"
+                if count > 1:
+                    going = "finished" if ended else "running"
+                    text += f" {going} {len(running)} diverged {count - len(running)}"
+                elif running:
+                    text += "".join(f" {key.removeprefix('train_')} {x:.4g}" for key, x in windows[0].means.items())
+                progress.update(count * step, text, last=ended)
 
             # --- checkpoint -------------------------------------------------------------------------------------------
             overdue = time.monotonic() - last_checkpoint >= 60 * machine.checkpoint_minutes
