@@ -18,9 +18,9 @@ from torch import Tensor
 from torchvision import datasets, transforms
 
 from reltrust.data import images
-from reltrust.data.sizes import TRAINING_EXAMPLES
 from reltrust.data.images import Examples, ImageData
 from reltrust.data.order import BatchOrder
+from reltrust.data.sizes import TRAINING_EXAMPLES
 from reltrust.errors import DataError
 
 CPU = torch.device("cpu")

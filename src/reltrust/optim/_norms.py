@@ -23,6 +23,16 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+def root_sum_square(a: Tensor, b: Tensor) -> Tensor:
+    """The root of a^2 + b^2 for a, b >= 0, without overflow, to the same bit wherever an element stands.
+
+    Each operation is rounded as IEEE 754 says. torch.hypot rounds what fills a vector register otherwise than the rest.
+    """
+    largest = torch.maximum(a, b)
+    unit = torch.where((largest == 0) | largest.isinf(), 1.0, largest)
+    return unit * ((a / unit).square() + (b / unit).square()).sqrt()
+
+
 def norms(blocks: Sequence[Tensor], of: Sequence[Tensor]) -> Tensor:
     """The norm of each row of each block.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from reltrust.optim._base import Group, Rule, RuleOptimizer, live_lr, require
-from reltrust.optim._norms import computing_dtype
+from reltrust.optim._norms import computing_dtype, root_sum_square
 from reltrust.optim._rows import Rows
 
 
@@ -87,7 +87,7 @@ class NovoGrad(RuleOptimizer):
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
         beta1, beta2 = group["betas"]
-        norm = torch.hypot(rows.state["grad_norm"] * beta2**0.5, rows.g_norm() * (1 - beta2) ** 0.5)
+        norm = root_sum_square(rows.state["grad_norm"] * beta2**0.5, rows.g_norm() * (1 - beta2) ** 0.5)
         rows.state["grad_norm"] = norm
         divisor = norm + group["eps"]
         divisor = torch.where(divisor == 0, 1.0, divisor)  # without eps, a gradient that was always zero stays zero
