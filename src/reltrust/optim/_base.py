@@ -54,8 +54,19 @@ class RuleOptimizer(Optimizer):
     _complex: ClassVar[bool] = False  # whether the update has a meaning for complex parameters
     _kernel: ClassVar[str | None] = None  # the name of the rule's kernel in _triton.py, if it has one
 
-    def __init__(self, params: ParamsT, **defaults: Any) -> None:
-        super().__init__(params, {**defaults, "stacked_dims": 0})  # adds the groups, and so checks them
+    def __init__(
+        self,
+        params: ParamsT,
+        own: dict[str, Any],  # the hyperparameters that the subclass has besides the keywords of all
+        foreach: bool | None,
+        maximize: bool,
+        capturable: bool,
+        differentiable: bool,
+        fused: bool | None,
+    ) -> None:
+        shared: dict[str, Any] = {"foreach": foreach, "maximize": maximize, "capturable": capturable}
+        shared |= {"differentiable": differentiable, "fused": fused, "stacked_dims": 0}
+        super().__init__(params, own | shared)  # adds the groups, and so checks them
 
     # --- what a subclass defines -------------------------------------------------------------------------------------
 

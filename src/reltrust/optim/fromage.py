@@ -53,16 +53,8 @@ class Fromage(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            p_bound=p_bound,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        own = {"lr": lr, "p_bound": p_bound}
+        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
 
     def _check(self, group: Group) -> None:
         super()._check(group)

@@ -73,21 +73,16 @@ class IntegerMadam(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            base_lr=base_lr,
-            levels=levels,
-            p_scale=p_scale,
-            g_bound=g_bound,
-            beta=beta,
-            init=init,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        own = {
+            "lr": lr,
+            "base_lr": base_lr,
+            "levels": levels,
+            "p_scale": p_scale,
+            "g_bound": g_bound,
+            "beta": beta,
+            "init": init,
+        }
+        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
 
     def _check(self, group: Group) -> None:
         super()._check(group)

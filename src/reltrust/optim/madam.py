@@ -62,18 +62,8 @@ class Madam(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            p_scale=p_scale,
-            g_bound=g_bound,
-            beta=beta,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        own = {"lr": lr, "p_scale": p_scale, "g_bound": g_bound, "beta": beta}
+        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
 
     def _check(self, group: Group) -> None:
         super()._check(group)

@@ -36,15 +36,8 @@ class SignSGD(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-        )
+        own = {"lr": lr}
+        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
 
     def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
         return signsgd_update, {"lr": signed_lr(rows, group)}
