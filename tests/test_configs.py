@@ -3,10 +3,10 @@
 import copy
 import importlib
 import inspect
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from reltrust import experiment
 from reltrust.records.identity import comparison_id
+from reltrust.schedules import Schedule
 from reltrust.settings import Settings, parse
 from reltrust.sweeps.grids import Point, expand
 
@@ -76,7 +77,7 @@ def test_an_option_bears_the_name_of_its_file(group: str) -> None:
 
 
 def test_the_groups_are_those_that_these_tests_know() -> None:
-    assert set(GROUPS) == {"data", "experiment", "launcher", "optimizer", "tracking"}
+    assert set(GROUPS) == {"data", "experiment", "launcher", "optimizer", "schedule", "tracking"}
 
 
 @pytest.mark.parametrize(("name", "scale"), RUNS)
@@ -111,6 +112,16 @@ def test_every_other_option_composes_to_valid_settings(group: str, option: str) 
     if group == "data":
         assert resolved.data is not None
         assert resolved.data.name == option
+
+
+def test_a_schedule_that_is_chosen_has_its_own_keys_and_none_of_the_experiments() -> None:
+    keys = {key for kind in get_args(Schedule) for key in (field.name for field in fields(kind))}
+    for name in options("schedule"):
+        stated = yaml.safe_load((CONFIGS / "schedule" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert set(stated) == keys
+        chosen = settings(f"schedule={name}", "scale=quick")  # quick.yaml sets schedule.every
+        assert asdict(chosen.schedule) == {key: value for key, value in stated.items() if value is not None}
+    assert set(options("schedule")) == {get_args(get_type_hints(kind)["name"])[0] for kind in get_args(Schedule)}
 
 
 @pytest.mark.parametrize("mode", options("tracking"))

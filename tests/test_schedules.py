@@ -1,10 +1,28 @@
 """Learning-rate schedules: factors of the initial learning rate, by the step."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reltrust.training.schedules import constant, exponential, milestones
+from reltrust.schedules import Constant, Cosine, Exponential, Linear, Milestones
+
+STEPS = 20_000  # of a run
+
+
+def constant() -> Callable[[int], float]:
+    return lambda step: Constant(name="constant").factor(step, STEPS)
+
+
+def exponential(decay: float, every: int) -> Callable[[int], float]:
+    return lambda step: Exponential(name="exponential", decay=decay, every=every).factor(step, STEPS)
+
+
+def milestones(decay: float, at: list[int]) -> Callable[[int], float]:
+    schedule = Milestones(name="milestones", decay=decay, at=list(at))
+    return lambda step: schedule.factor(step, STEPS)
+
 
 few = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 decays = st.floats(0.01, 1)
@@ -79,3 +97,27 @@ def test_every_schedule_gives_a_float_and_never_rises(decay: float, step: int) -
     for schedule in (exponential(decay, 7), milestones(decay, [3, 100, 2_000]), constant()):
         assert type(schedule(step)) is float
         assert 0 <= schedule(step + 1) <= schedule(step) <= 1
+
+
+def test_linear_rises_to_1_and_falls_to_its_floor_at_the_end() -> None:
+    schedule = Linear(name="linear", warmup=4, floor=0.2)
+    found = [schedule.factor(step, 12) for step in (0, 1, 3, 4, 8, 11, 12, 50)]
+    assert found == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.6, 0.3, 0.2, 0.2])
+
+
+def test_cosine_is_half_a_period_from_1_to_its_floor() -> None:
+    schedule = Cosine(name="cosine", warmup=2, floor=0.0)
+    found = [schedule.factor(step, 10) for step in (0, 1, 2, 4, 6, 8, 10)]
+    assert found == pytest.approx([0.5, 1, 1, 0.85355339, 0.5, 0.14644661, 0], abs=1e-8)
+
+
+def test_a_warm_up_alone_and_none_at_all_are_no_division_by_zero() -> None:
+    assert Cosine(name="cosine", warmup=0, floor=0.1).factor(0, 1) == 1.0
+    assert Linear(name="linear", warmup=5, floor=0.0).factor(4, 5) == 1.0
+
+
+def test_only_schedules_that_end_somewhere_depend_on_the_length() -> None:
+    for kind in (Constant, Exponential, Milestones):
+        assert not kind.depends_on_length
+    assert Linear.depends_on_length
+    assert Cosine.depends_on_length

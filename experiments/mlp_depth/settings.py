@@ -6,7 +6,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from reltrust.errors import SettingsError
-from reltrust.settings import STRICT, Settings
+from reltrust.schema import STRICT
+from reltrust.settings import Settings
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,7 @@ import torch
 from reltrust.data import images
 from reltrust.errors import SettingsError
 from reltrust.records.store import check_writable
-from reltrust.settings import Constant, Exponential, Milestones, Settings
-from reltrust.training import schedules
+from reltrust.settings import Settings
 from reltrust.training.program import Program
 
 
@@ -86,16 +85,6 @@ def optimizer_class(target: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"optimizer.target={target!r}: {error}") from None
-
-
-def schedule(settings: Settings) -> schedules.Schedule:
-    match settings.schedule:
-        case Exponential(decay=decay, every=every):
-            return schedules.exponential(decay, every)
-        case Milestones(decay=decay, at=at):
-            return schedules.milestones(decay, at)
-        case Constant():
-            return schedules.constant()
 
 
 def check(runs: Iterable[Settings]) -> None:

@@ -46,7 +46,7 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
     member = None
     try:
         tracker = open_tracker(record, settings.tracking, settings.machine.results, live=alone)
-        member = Member(record, build.schedule(settings), tracker)
+        member = Member(record, settings.schedule, tracker)
         yield member
     except BaseException as error:
         if member is not None and member.status is not Status.RUNNING:

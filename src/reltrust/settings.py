@@ -9,24 +9,19 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from reltrust import experiment, messages
 from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet
 from reltrust.errors import SettingsError
+from reltrust.schedules import Schedule
+from reltrust.schema import STRICT, Name, Positive, Seconds
 
 if TYPE_CHECKING:
     from reltrust.experiment import Subject
 else:
     Subject = Any  # validated by the experiment's own class, before the rest
-
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-
 
 # --- what decides the result ------------------------------------------------------------------------------------------
 
@@ -57,31 +52,6 @@ class Optimizer:
     lr: Annotated[float, Field(gt=0)]
     style: Style = Style()
     hyperparameters: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Exponential:
-    """The learning rate is multiplied by ``decay`` after every ``every`` steps."""
-
-    name: Literal["exponential"]
-    decay: Annotated[float, Field(gt=0, le=1)]
-    every: Positive
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Milestones:
-    """The learning rate is multiplied by ``decay`` at each of the steps ``at``."""
-
-    name: Literal["milestones"]
-    decay: Annotated[float, Field(gt=0, le=1)]
-    at: list[Positive]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Constant:
-    """The learning rate stays as it is."""
-
-    name: Literal["constant"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -148,7 +118,7 @@ class Settings:
     task: Subject
     data: Data | None
     optimizer: Optimizer
-    schedule: Annotated[Exponential | Milestones | Constant, Field(discriminator="name")]
+    schedule: Annotated[Schedule, Field(discriminator="name")]
     training: Training
     trainer: Trainer
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -176,6 +146,9 @@ def parse(config: dict[str, Any]) -> Settings:
             key: _validate(Any, value, ("optimizer", key)) for key, value in optimizer.items() if key not in own
         }
         config["optimizer"] = {k: v for k, v in optimizer.items() if k in own} | {"hyperparameters": hyperparameters}
+    if isinstance(config.get("schedule"), dict):
+        # None: a key that another schedule has.
+        config["schedule"] = {key: value for key, value in config["schedule"].items() if value is not None}
     task = None
     if "task" in config:
         task = _validate(experiment.load(str(config.get("experiment"))), config["task"], ("task",))
@@ -189,6 +162,9 @@ def parse(config: dict[str, Any]) -> Settings:
             f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
             f"data={settings.data.name}"
         )
+    warmup = getattr(settings.schedule, "warmup", 0)
+    if warmup >= training.steps:
+        raise SettingsError(f"schedule.warmup={warmup}: must be less than training.steps={training.steps}")
     for key in ("log_every", "evaluate_every"):
         value = getattr(training, key)
         if value > training.steps:

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
+from reltrust.schedules import Schedule
 from reltrust.settings import Machine, Training
 from reltrust.training.program import TrainingProgram
 from reltrust.training.progress import Progress
-from reltrust.training.schedules import Schedule
 from reltrust.training.stopping import StopRequest
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     with StopRequest() as stop:
         while step < training.steps and running:
             # --- one step -------------------------------------------------------------------------------------------
-            program.training_step(step, [member.schedule(step) for member in running])
+            program.training_step(step, [member.schedule.factor(step, training.steps) for member in running])
             step += 1
 
             # --- fetch: the only place where the host waits for the device -------------------------------------------
