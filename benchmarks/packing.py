@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -31,7 +31,8 @@ from reltrust.data.images import Examples, ImageData
 from reltrust.optim import Fromage
 from reltrust.packing.program import PackedProgram
 from reltrust.records.provenance import hardware
-from reltrust.training.program import Precision, Program, TrainingProgram
+from reltrust.settings import Trainer
+from reltrust.training.program import Program, TrainingProgram
 
 KINDS = [  # the depth benchmark's optimizers and learning rates
     *(("sgd_momentum", lr) for lr in (1.0, 0.1, 0.01)),
@@ -49,7 +50,7 @@ class Case:
     depth: int
     batch: int
     members: int
-    precision: Precision
+    precision: Literal["fp32", "tf32", "bf16"]
 
     @property
     def flops(self) -> float:
@@ -83,7 +84,7 @@ def program(case: Case, number: int) -> Program:
         rule = torch.optim.Adam(params, lr=lr, fused=True)
     else:
         rule = torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
-    return Program(task, [rule], 10_000, case.precision)
+    return Program(task, [rule], 10_000, Trainer(precision=case.precision))
 
 
 def pack(case: Case, numbers: Sequence[int]) -> PackedProgram:

@@ -34,6 +34,7 @@ from torchvision import datasets, transforms
 from reltrust.data import images
 from reltrust.data.images import MNIST_MEAN, MNIST_STD
 from reltrust.optim import Fromage
+from reltrust.settings import Trainer
 from reltrust.training.program import Program
 
 SETTINGS = [  # hidden layers, width, batch size, optimizer
@@ -108,7 +109,7 @@ def our_loop(root: str, layers: int, width: int, batch: int, optimizer: str) -> 
         rule = torch.optim.Adam(params, lr=1e-4, fused=True)
     else:
         rule = torch.optim.SGD(params, lr=0.01, momentum=0.9, fused=True)
-    program, done = Program(task, [rule], window=1000), 0
+    program, done = Program(task, [rule], 1000, Trainer(precision="fp32")), 0
 
     def steps(count: int) -> None:
         nonlocal done

@@ -34,6 +34,11 @@ class Subject:
     def check(self, settings: Settings) -> None:
         if settings.data is None:
             raise SettingsError("data=null: experiment=mlp_depth needs images, data=digits for example")
+        if settings.training.batch_size % settings.trainer.accumulate:
+            raise SettingsError(
+                f"trainer.accumulate={settings.trainer.accumulate}: must divide "
+                f"training.batch_size={settings.training.batch_size}"
+            )
 
     def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
         from reltrust.data import images
@@ -49,4 +54,5 @@ class Subject:
             batch_size=settings.training.batch_size,
             seed=settings.seed,
             device=device,
+            parts=settings.trainer.accumulate,
         )

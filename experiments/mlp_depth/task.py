@@ -19,6 +19,7 @@ class MlpDepth:
 
     Args:
         data: images and labels, already on ``device``.
+        parts: of a batch, see :class:`~reltrust.experiment.Player`.
         seed: draws the initial weights and the order of batches, each independent of the device.
 
     Source: figure 3 (left) of arXiv 2002.03432.
@@ -34,7 +35,9 @@ class MlpDepth:
         batch_size: int,
         seed: int,
         device: torch.device,
+        parts: int = 1,
     ) -> None:
+        self.parts = parts
         self.order = BatchOrder(len(data.train), batch_size, seed, device)
         self.data = data
         with torch.random.fork_rng():
@@ -43,9 +46,9 @@ class MlpDepth:
         params = list(self.module.parameters())
         self.players = (Player("model", params, self.loss, ("train_loss", "train_accuracy")),)
 
-    def loss(self, step: int) -> tuple[Tensor, ...]:
+    def loss(self, step: int, part: int = 0) -> tuple[Tensor, ...]:
         """Cross entropy in nats, and accuracy as a share in 0..1, of the batch before it is learnt from."""
-        images, labels = self.data.train.batch(self.order.batch(step))
+        images, labels = self.data.train.batch(self.order.batch(step, part, self.parts))
         logits = self.module(images)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == labels).float().mean()

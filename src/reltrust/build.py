@@ -2,15 +2,17 @@
 
 import importlib
 import inspect
+import random
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 from reltrust.data import images
 from reltrust.errors import SettingsError
 from reltrust.records.store import check_writable
-from reltrust.settings import Settings
+from reltrust.settings import Optimizer, Settings
 from reltrust.training.program import Program
 
 
@@ -42,22 +44,31 @@ def device(settings: Settings) -> torch.device:
 def program(settings: Settings, device: torch.device) -> Program:
     """Task and optimizers, fresh from the seed, ready for the first step.
 
+    Python's, numpy's and torch's global generators start from the seed too, for whatever draws from them.
+
     Raises:
-        SettingsError: a setting that the optimizer refuses.
+        SettingsError: a setting that the optimizer or the task refuses.
         DataError: the data cannot be had.
     """
+    random.seed(settings.seed)
+    np.random.seed(settings.seed % 2**32)
+    torch.manual_seed(settings.seed)  # of all devices
     task = settings.task.build(settings, device)
-    optimizers = [optimizer(settings, player.params, device) for player in task.players]
-    return Program(task, optimizers, settings.training.log_every, settings.trainer.precision)
+    names = [player.name for player in task.players]
+    if unknown := sorted(set(settings.optimizer.players) - set(names)):
+        raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
+    chosen = [settings.optimizer.players.get(name, settings.optimizer) for name in names]
+    optimizers = [optimizer(own, player.params, device) for own, player in zip(chosen, task.players, strict=True)]
+    clip_norms = [own.clip_norm for own in chosen]
+    return Program(task, optimizers, settings.training.log_every, settings.trainer, clip_norms)
 
 
-def optimizer(settings: Settings, params: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+def optimizer(chosen: Optimizer, params: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
     """``target(params, lr=..., **hyperparameters)``; torch's own optimizers in their fused form, where they have one.
 
     Raises:
         SettingsError: there is no such target, or it refuses its arguments.
     """
-    chosen = settings.optimizer
     target = optimizer_class(chosen.target)
     arguments: dict[str, Any] = {"lr": chosen.lr, **chosen.hyperparameters}
     fused = chosen.target.startswith("torch.optim.") and "fused" in inspect.signature(target).parameters
@@ -98,7 +109,8 @@ def check(runs: Iterable[Settings]) -> None:
     for settings in different.values():
         device(settings)
         params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
-        optimizer(settings, params, torch.device("cpu"))
+        for chosen in (settings.optimizer, *settings.optimizer.players.values()):
+            optimizer(chosen, params, torch.device("cpu"))
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
         images.load(name, root)
     for results in sorted({s.machine.results for s in different.values()}):

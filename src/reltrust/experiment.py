@@ -61,8 +61,10 @@ class Player:
 
     name: str
     params: Sequence[nn.Parameter]
-    loss: Callable[[int], tuple[Tensor, ...]]
-    """``loss(step)``: the mean loss of the step's batch with its graph, then other measures of that batch.
+    loss: Callable[[int, int], tuple[Tensor, ...]]
+    """``loss(step, part)``: the mean loss of the step's batch with its graph, then other measures of that batch.
+
+    With ``trainer.accumulate`` parts, of one of them, counted from 0: their mean is that of the batch.
 
     Each is a 0-d tensor on the device and a mean over the batch, so that a mean over steps is one over examples.
     """

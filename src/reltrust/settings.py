@@ -5,7 +5,7 @@ A run's settings are *semantic* (they decide the result, and so the run's identi
 """
 
 import json
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,7 +50,9 @@ class Optimizer:
     name: Name
     target: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
     lr: Annotated[float, Field(gt=0)]
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # the gradients' norm over all parameters is at most this
     style: Style = Style()
+    players: dict[str, "Optimizer"] = field(default_factory=dict)  # those of a task's players that differ
     hyperparameters: dict[str, Any]
 
 
@@ -69,6 +71,7 @@ class Trainer:
     """How a step is computed."""
 
     precision: Literal["fp32", "tf32", "bf16"]
+    accumulate: Positive = 1  # parts of a batch, whose gradients are added up
 
 
 # --- where it runs: no part of a run's identity -----------------------------------------------------------------------
@@ -138,14 +141,8 @@ def parse(config: dict[str, Any]) -> Settings:
     if "launcher" in config:
         parse_launcher(config["launcher"])
     config = {key: value for key, value in config.items() if key not in COMMAND_KEYS}
-    optimizer = config.get("optimizer")
-    if isinstance(optimizer, dict):
-        # In a config the hyperparameters stand beside ``lr``; in the settings they are a mapping of their own.
-        own = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
-        hyperparameters = {
-            key: _validate(Any, value, ("optimizer", key)) for key, value in optimizer.items() if key not in own
-        }
-        config["optimizer"] = {k: v for k, v in optimizer.items() if k in own} | {"hyperparameters": hyperparameters}
+    if isinstance(config.get("optimizer"), dict):
+        config["optimizer"] = _optimizer(config["optimizer"], ("optimizer",))
     if isinstance(config.get("schedule"), dict):
         # None: a key that another schedule has.
         config["schedule"] = {key: value for key, value in config["schedule"].items() if value is not None}
@@ -176,6 +173,24 @@ def parse(config: dict[str, Any]) -> Settings:
             )
     settings.task.check(settings)
     return settings
+
+
+def _optimizer(config: dict[str, Any], prefix: tuple[str, ...]) -> dict[str, Any]:
+    """In a config the hyperparameters stand beside ``lr``; in the settings they are a mapping of their own.
+
+    A player's optimizer is that of all with some keys changed, or another one, from its target on.
+    """
+    names = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
+    own = {key: value for key, value in config.items() if key in names and key != "players"}
+    hyperparameters = {key: _validate(Any, value, (*prefix, key)) for key, value in config.items() if key not in names}
+    players = {}
+    for name, changes in (config.get("players") or {}).items():
+        if not isinstance(changes, dict):
+            raise SettingsError(f"{'.'.join(prefix)}.players.{name}={changes!r}: must be keys of an optimizer")
+        base = own | ({} if "target" in changes else hyperparameters)
+        players[name] = _optimizer(base | changes, (*prefix, "players", name))
+        _validate(Optimizer, players[name], (*prefix, "players", name))
+    return own | {"hyperparameters": hyperparameters, "players": players}
 
 
 def parse_launcher(config: Any) -> Launcher:

@@ -27,12 +27,13 @@ class BatchOrder:
         self._epoch = -1
         self._batches: tuple[Tensor, ...] = ()
 
-    def batch(self, step: int) -> Tensor:
-        """Indices (int64, on the device) of the batch of ``step``, counted from 0."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Tensor:
+        """Indices (int64, on the device) of the batch of ``step``, counted from 0, or of one of its equal parts."""
         epoch, position = divmod(step, self.batches_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self.batches(epoch).to(self.device).unbind()
-        return self._batches[position]
+        batch = self._batches[position]
+        return batch if parts == 1 else batch.view(parts, -1)[part]
 
     def batches(self, epoch: int) -> Tensor:
         """All batches of an epoch on the CPU, (batches_per_epoch, batch_size)."""

@@ -25,6 +25,10 @@ def obstacle(settings: Settings) -> str | None:
         return f"experiment={settings.experiment} does not pack"
     if not (target in ELEMENTWISE or issubclass(target, RuleOptimizer)):
         return f"optimizer.target={optimizer.target} does not pack"
+    if optimizer.clip_norm is not None:
+        return f"optimizer.clip_norm={optimizer.clip_norm} does not pack"
+    if settings.trainer.accumulate > 1:
+        return f"trainer.accumulate={settings.trainer.accumulate} does not pack"
     if optimizer.hyperparameters.get("init") == "random":
         return "optimizer.init=random draws from a generator that the members of a pack would share"
     return None

@@ -80,7 +80,11 @@ def packing_gain(runs: Sequence[Settings], device: torch.device, most: int = _TR
 
 
 def member_bytes(program: Program) -> int:
-    """An upper estimate of what one member of a pack needs: its parameters in all their copies, and its activations."""
+    """An upper estimate of what one member of a pack needs: its parameters in all their copies, and its activations.
+
+    Raises:
+        ValueError: the task cannot be packed.
+    """
     saved: dict[int, int] = {}
 
     def count(x: Tensor) -> Tensor:
@@ -89,8 +93,11 @@ def member_bytes(program: Program) -> int:
         return x
 
     (player,) = program.task.players
+    before = torch.get_rng_state()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        player.loss(0)
+        player.loss(0, 0)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise ValueError("its loss draws from torch's generator, which the members of a pack would share")
     for p in player.params:  # a layer saves its weights too
         saved.pop(p.untyped_storage().data_ptr(), None)
     params = sum(p.numel() * p.element_size() for p in player.params)

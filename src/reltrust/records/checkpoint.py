@@ -1,8 +1,10 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped."""
 
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from reltrust.records.files import write_atomically
@@ -11,7 +13,12 @@ from reltrust.records.files import write_atomically
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes the state and the random number generators' states, or leaves the earlier checkpoint as it was."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    content = {"state": state, "rng": {"cpu": torch.get_rng_state(), "cuda": cuda}}
+    kind, keys, *rest = np.random.get_state()  # in numbers and tensors, which are all that is loaded
+    generators = {"cpu": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
+    content = {
+        "state": state,
+        "rng": generators | {"numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest)},
+    }
     write_atomically(path, lambda file: torch.save(content, file))
 
 
@@ -21,6 +28,10 @@ def load(path: Path) -> dict[str, Any] | None:
         return None
     content = torch.load(path, map_location="cpu", weights_only=True)
     torch.set_rng_state(content["rng"]["cpu"])
+    if "python" in content["rng"]:  # checkpoints from before these were kept go on too
+        random.setstate(content["rng"]["python"])
+        kind, keys, *rest = content["rng"]["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     if content["rng"]["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["rng"]["cuda"])
     return dict(content["state"])

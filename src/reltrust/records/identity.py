@@ -8,8 +8,11 @@ from typing import Any
 
 from reltrust.settings import MACHINE_FIELDS, Settings
 
-# Settings that came later than results, as everything was before: such a part is no part of what is hashed.
-_ADDED: dict[str, Any] = {"trainer": {"precision": "fp32"}}
+# Settings that came later than results, as everything was before: such a key is no part of what is hashed.
+_ADDED: dict[str, dict[str, Any]] = {
+    "trainer": {"precision": "fp32", "accumulate": 1},
+    "optimizer": {"clip_norm": None, "players": {}},
+}
 
 
 def semantic(settings: Settings) -> dict[str, Any]:
@@ -21,11 +24,11 @@ def semantic(settings: Settings) -> dict[str, Any]:
     content = {key: value for key, value in parts.items() if key not in MACHINE_FIELDS and value is not None}
     content["protocol"] = settings.task.protocol
     content["task"]["name"] = settings.experiment  # where it stood when the first runs were recorded
-    del content["optimizer"]["style"]
-    for key, value in _ADDED.items():  # runs recorded before there was a choice keep their ids
-        if content[key] == value:
-            del content[key]
-    return content
+    for optimizer in (content["optimizer"], *content["optimizer"]["players"].values()):
+        del optimizer["style"]
+    for part, keys in _ADDED.items():  # runs recorded before there was a choice keep their ids
+        content[part] = {key: value for key, value in content[part].items() if key not in keys or value != keys[key]}
+    return {key: value for key, value in content.items() if value != {}}
 
 
 def comparison_id(settings: Settings) -> str:

@@ -4,15 +4,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from reltrust.experiment import Task
-
-Precision = Literal["fp32", "tf32", "bf16"]
+from reltrust.settings import Trainer
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,23 @@ class Program:
     for the device.
 
     Args:
+        optimizers: one for each player.
         window: the number of steps between two fetches, for which measures are kept on the device.
-        precision: of matrix products; see :func:`computing`.
+        trainer: the precision of matrix products, see :func:`computing`, and in how many parts a batch is computed.
+        clip_norms: for each player, the norm that its gradients are scaled down to; None: they are left alone.
     """
 
-    def __init__(self, task: Task, optimizers: Sequence[Optimizer], window: int, precision: Precision = "fp32") -> None:
-        self.task, self.optimizers, self.window, self.precision = task, list(optimizers), window, precision
+    def __init__(
+        self,
+        task: Task,
+        optimizers: Sequence[Optimizer],
+        window: int,
+        trainer: Trainer,
+        clip_norms: Sequence[float | None] | None = None,
+    ) -> None:
+        self.task, self.optimizers, self.window = task, list(optimizers), window
+        self.precision, self.parts = trainer.precision, trainer.accumulate
+        self.clip_norms = list(clip_norms or [None] * len(self.optimizers))
         self.initial_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.names = [name for player in task.players for name in player.measures]
         ends = itertools.accumulate(len(player.measures) for player in task.players)
@@ -75,17 +85,26 @@ class Program:
 
     def training_step(self, step: int, lr_factors: Sequence[float]) -> None:
         measures: list[Tensor] = []
-        for player, optimizer, initial_lrs in zip(self.task.players, self.optimizers, self.initial_lrs, strict=True):
-            for group, initial in zip(optimizer.param_groups, initial_lrs, strict=True):
+        for i, (player, optimizer) in enumerate(zip(self.task.players, self.optimizers, strict=True)):
+            for group, initial in zip(optimizer.param_groups, self.initial_lrs[i], strict=True):
                 group["lr"] = initial * lr_factors[0]
             for param in player.params:  # what zero_grad does, without its cost, which small networks notice
                 param.grad = None
-            with computing(self.precision, self.measured.device):
-                loss, *others = player.loss(step)
-            loss.backward()
+            for part in range(self.parts):
+                with computing(self.precision, self.measured.device):
+                    loss, *others = player.loss(step, part)
+                (loss if self.parts == 1 else loss / self.parts).backward()
+                measures += [loss.detach(), *others]
+            if (clip_norm := self.clip_norms[i]) is not None:
+                torch.nn.utils.clip_grad_norm_(player.params, clip_norm)
             optimizer.step()
-            measures += [loss.detach(), *others]
-        torch.stack(measures, out=self.measured[self.since_fetch])
+        row = self.measured[self.since_fetch]
+        if self.parts == 1:
+            torch.stack(measures, out=row)
+        else:  # the parts of a player's measures stand together
+            sizes = [len(player.measures) for player in self.task.players for _ in range(self.parts)]
+            parts = iter(torch.stack(measures).split(sizes))
+            row.copy_(torch.cat([sum(itertools.islice(parts, self.parts)) / self.parts for _ in self.task.players]))
         self.since_fetch += 1
 
     @property
@@ -120,7 +139,9 @@ class Program:
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
         self.task.module.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        # One optimizer, before there could be several.
+        states = state["optimizers"] if "optimizers" in state else [state["optimizer"]]
+        for optimizer, saved in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(saved)
         self.since_fetch = len(state["measured"])
         self.measured[: self.since_fetch] = state["measured"]
@@ -135,7 +156,7 @@ def window_of(measured: Tensor, names: Sequence[str], losses: Sequence[int], fir
     return Window(means, first_step + bad[0] if bad else None)
 
 
-def computing(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+def computing(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """A context in which matrix products are computed in the precision; parameters and their updates stay in float32.
 
     - ``fp32``: the published protocol
