@@ -12,6 +12,7 @@ from reltrust.records import provenance
 from reltrust.records.files import read_json_lines, write_text
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.records.summaries import collect
+from reltrust.reporting.table import load
 from reltrust.settings import Settings
 
 Resolve = Callable[..., Settings]
@@ -146,6 +147,22 @@ def test_a_table_takes_the_runs_of_one_comparison_from_one_store(settings: Resol
     (elsewhere / "summaries" / path.name).write_bytes(path.read_bytes())
     merged = pd.read_csv(collect(elsewhere, "mlp_depth", {}))
     assert sorted(merged["train_accuracy"]) == [0.7, 0.9]
+
+
+@pytest.mark.parametrize(
+    "words", ["optimizer.target=torch.optim.Adamax", "+optimizer.clip_norm=1.0", "+optimizer.players.model.lr=0.5"]
+)
+def test_runs_whose_optimizers_differ_in_anything_are_not_taken_for_seeds(
+    settings: Resolve, tmp_path: Path, words: str
+) -> None:
+    # Regression: those that differed in the target alone were averaged.
+    finish(settings("optimizer=adam", "seed=0"), 0.5)
+    finish(settings("optimizer=adam", "seed=1"), 0.6)
+    finish(settings("optimizer=adam", "seed=0", words), 0.7)
+    collect(tmp_path / "results", "mlp_depth", {})
+    arms = load(tmp_path / "results", "mlp_depth").groupby("arm")["seed"].nunique()
+    assert sorted(arms) == [1, 2]
+    assert words.removeprefix("+optimizer.").removeprefix("optimizer.").partition("=")[0].partition(".")[0] in str(arms)
 
 
 def test_a_table_holds_results_only(settings: Resolve, tmp_path: Path) -> None:

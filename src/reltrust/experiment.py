@@ -1,7 +1,7 @@
 """What an experiment is: the protocols that its two folders meet, and how they are found by its name.
 
 ``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task that it builds and, if it has a figure,
- ``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
+``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
 ``configs/experiment/<name>/`` holds a YAML file for each scale and ``sweep.yaml``, the grids.
 """
 

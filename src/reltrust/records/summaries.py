@@ -28,13 +28,16 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
             continue
         config, origin = record.config, record.provenance
         optimizer, last = config["optimizer"], origin["attempts"][-1]
+        # All that is in a run's id and neither an axis nor the seed must tell rows apart.
+        variant = {"target": optimizer["target"], **optimizer["hyperparameters"]}
+        variant |= {key: optimizer[key] for key in ("clip_norm", "players") if optimizer.get(key)}
         rows.append({
             "comparison": origin["comparison"][:8],
             "run": f"{record.path.parent.name}/{record.path.name}",
             "experiment": config["experiment"],
             "optimizer": optimizer["name"],
             "lr": optimizer["lr"],
-            "hyperparameters": json.dumps(optimizer["hyperparameters"]),
+            "hyperparameters": json.dumps(variant),
             "seed": config["seed"],
             **{key: value for key, value in config["task"].items() if key != "name"},
             "data": config["data"]["name"] if config["data"] else None,
