@@ -34,7 +34,7 @@ QUIET = ("scale=smoke", "tracking=none")
         ("task.hidden_layers=2.5", ["task.hidden_layers=2.5", "integer"]),
         ("task.hidden_layers=0", ["task.hidden_layers=0", "greater than or equal to 1"]),
         ("task.init=xavier", ["task.init='xavier'", "'torch' or 'he'"]),
-        ("schedule.name=cosine", ["schedule.name='cosine'", "exponential"]),
+        ("schedule.name=triangle", ["schedule.name='triangle'", "exponential"]),
         ("+schedule.warmup=5", ["schedule.warmup=5", "unknown key", "decay"]),
         ("training.batch_size=2000", ["training.batch_size=2000", "1500"]),
         ("training.log_every=7", ["training.evaluate_every=60", "multiple of training.log_every=7"]),
@@ -107,7 +107,7 @@ def test_in_a_multirun_one_bad_run_is_refused_before_the_first_starts(reltrust: 
 def test_help_shows_commands_groups_and_the_config(reltrust: Call) -> None:
     answer = reltrust("--help")
     assert answer.returncode == 0
-    for part in ("sweep=mlp_depth", "optimizer: adam, fromage", "hidden_layers: 10"):
+    for part in ("sweep=mlp_depth", "optimizer: adam, adamw, fromage", "hidden_layers: 10"):
         assert part in answer.stdout
 
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-FILES = dict(re.findall(r"^`([\w/]+\.\w+)`\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
+FILES = dict(re.findall(r"^`([\w/]+\.\w+)`[^\n]*\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    python ")]
 
 
@@ -45,13 +45,14 @@ def call(tree: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_page_adds_two_folders_of_one_name_and_nothing_else() -> None:
-    assert {str(Path(name).parent) for name in FILES} == {"experiments/two_spirals", "configs/experiment/two_spirals"}
-    assert len(COMMANDS) == 6
+    folders = {f"{folder}/{name}" for folder in ("experiments", "configs/experiment") for name in ("two_spirals", "pi")}
+    assert {str(Path(name).parent) for name in FILES} == folders
+    assert len(COMMANDS) == 8
 
 
 def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_of_the_page(tree: Path) -> None:
     answers = {}
-    for command in COMMANDS:
+    for command in COMMANDS[:6]:
         answers[command] = call(tree, *shlex.split(command)[1:])
         assert answers[command].returncode == 0, f"{command}: {answers[command].stderr}"
     single, planned, swept, drawn, status, claims = answers.values()
@@ -67,6 +68,23 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
     assert "4 runs: 4 finished" in again.stderr
     help_ = subprocess.run(["make"], cwd=tree, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^reproduce-two-spirals +Can a perceptron tell two spirals apart\?", help_, flags=re.MULTILINE)
+
+
+def test_the_new_analysis_runs_and_sweeps_and_keeps_its_file(tree: Path) -> None:
+    single, swept = (call(tree, *shlex.split(command)[1:]) for command in COMMANDS[6:])
+    assert single.returncode == 0, single.stderr
+    assert "W&B" not in single.stderr
+    assert "finished: pi 3.1" in single.stdout
+    assert swept.returncode == 0, swept.stderr
+    assert "4/4 runs, 4 finished" in swept.stderr
+    path, *_ = tree.glob("results/runs/pi/analysis/*")
+    assert (path / "files" / "pi.txt").read_bytes() == b"about 3.14"
+    table = (tree / "results/summaries/pi.csv").read_text().splitlines()
+    assert len(table) == 6  # a heading, the first command, four runs of the second
+    refused = call(tree, "-m", "reltrust", "experiment=pi", "scale=smoke", "optimizer=adam")
+    assert refused.returncode == 2
+    assert "optimizer" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_the_new_experiments_settings_are_checked_before_anything_is_written(tree: Path) -> None:
@@ -87,6 +105,6 @@ def test_the_new_experiments_settings_are_checked_before_anything_is_written(tre
 
 def test_the_new_files_pass_format_lint_and_types(tree: Path) -> None:
     for tool in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
-        words = [*tool, "experiments"] if tool != ["mypy"] else ["mypy", "experiments/two_spirals"]
+        words = [*tool, "experiments"] if tool != ["mypy"] else ["mypy", "experiments/two_spirals", "experiments/pi"]
         answer = call(tree, "-m", *words)
         assert answer.returncode == 0, answer.stdout + answer.stderr

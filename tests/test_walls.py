@@ -303,7 +303,7 @@ def watch(event, args):
         return
     frame, ours = sys._getframe(1), []
     while frame is not None:
-        if "/reltrust/" in frame.f_code.co_filename or "/experiments/" in frame.f_code.co_filename:
+        if any(part in frame.f_code.co_filename for part in ("/src/reltrust/", "/experiments/", "/src/hydra_plugins/")):
             ours.append(frame.f_code.co_filename)
         frame = frame.f_back
     with open(log, "a") as file:

@@ -34,10 +34,11 @@ class Subject:
     def check(self, settings: Settings) -> None:
         if settings.data is None:
             raise SettingsError("data=null: experiment=mlp_depth needs images, data=digits for example")
-        if settings.training.batch_size % settings.trainer.accumulate:
+        _, _, training = settings.trained
+        if training.batch_size % settings.trainer.accumulate:
             raise SettingsError(
                 f"trainer.accumulate={settings.trainer.accumulate}: must divide "
-                f"training.batch_size={settings.training.batch_size}"
+                f"training.batch_size={training.batch_size}"
             )
 
     def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
@@ -46,12 +47,13 @@ class Subject:
         from .task import MlpDepth
 
         assert settings.data is not None
+        _, _, training = settings.trained
         return MlpDepth(
             images.load(settings.data.name, settings.machine.data, device),
             hidden_layers=self.hidden_layers,
             width=self.width,
             init=self.init,
-            batch_size=settings.training.batch_size,
+            batch_size=training.batch_size,
             seed=settings.seed,
             device=device,
             parts=settings.trainer.accumulate,

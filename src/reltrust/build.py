@@ -11,6 +11,7 @@ import torch
 
 from reltrust.data import images
 from reltrust.errors import SettingsError
+from reltrust.experiment import Analysis, Task
 from reltrust.records.store import check_writable
 from reltrust.settings import Optimizer, Settings
 from reltrust.training.program import Program
@@ -50,17 +51,34 @@ def program(settings: Settings, device: torch.device) -> Program:
         SettingsError: a setting that the optimizer or the task refuses.
         DataError: the data cannot be had.
     """
+    task: Any = _built(settings, device)
+    general, _, training = settings.trained
+    names = [player.name for player in task.players]
+    if unknown := sorted(set(general.players) - set(names)):
+        raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
+    chosen = [general.players.get(name, general) for name in names]
+    optimizers = [optimizer(own, player.params, device) for own, player in zip(chosen, task.players, strict=True)]
+    clip_norms = [own.clip_norm for own in chosen]
+    return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)
+
+
+def analysis(settings: Settings, device: torch.device) -> Analysis:
+    """The analysis, fresh from the seed.
+
+    Raises:
+        SettingsError: the experiment is one that trains.
+    """
+    built = _built(settings, device)
+    if not isinstance(built, Analysis):
+        raise SettingsError(f"training=null: experiment={settings.experiment} is trained and needs it")
+    return built
+
+
+def _built(settings: Settings, device: torch.device) -> Task | Analysis:
     random.seed(settings.seed)
     np.random.seed(settings.seed % 2**32)
     torch.manual_seed(settings.seed)  # of all devices
-    task = settings.task.build(settings, device)
-    names = [player.name for player in task.players]
-    if unknown := sorted(set(settings.optimizer.players) - set(names)):
-        raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
-    chosen = [settings.optimizer.players.get(name, settings.optimizer) for name in names]
-    optimizers = [optimizer(own, player.params, device) for own, player in zip(chosen, task.players, strict=True)]
-    clip_norms = [own.clip_norm for own in chosen]
-    return Program(task, optimizers, settings.training.log_every, settings.trainer, clip_norms)
+    return settings.task.build(settings, device)
 
 
 def optimizer(chosen: Optimizer, params: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
@@ -108,6 +126,8 @@ def check(runs: Iterable[Settings]) -> None:
     different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
     for settings in different.values():
         device(settings)
+        if settings.optimizer is None:
+            continue
         params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
         for chosen in (settings.optimizer, *settings.optimizer.players.values()):
             optimizer(chosen, params, torch.device("cpu"))

@@ -1,17 +1,17 @@
 """What an experiment is: the protocols that its two folders meet, and how they are found by its name.
 
-``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task that it builds and, if it has a figure,
-``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
-``configs/experiment/<name>/`` holds a YAML file for each scale and ``sweep.yaml``, the grids.
+``experiments/<name>/`` holds ``settings.py`` with a class ``Subject``, the task or analysis that it builds and, if it
+has a figure, ``figure.py`` with a :class:`~reltrust.reporting.report.Report` named ``REPORT``.
+``configs/experiment/<name>/`` holds a YAML file for each scale and perhaps ``sweep.yaml``, the grids.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from reltrust import experiments
 from reltrust.errors import SettingsError
@@ -46,8 +46,8 @@ class Subject(Protocol):
         """Raises SettingsError on what no range of a single key can say."""
         ...
 
-    def build(self, settings: Settings, device: torch.device) -> Task:
-        """The task, fresh from ``settings.seed``.
+    def build(self, settings: Settings, device: torch.device) -> Task | Analysis:
+        """The task or, of an experiment without ``training``, the analysis, fresh from ``settings.seed``.
 
         Raises:
             DataError: the data cannot be had.
@@ -82,6 +82,38 @@ class Task(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Measures on held-out examples, ready for a metrics row."""
+        ...
+
+
+class Measured(NamedTuple):
+    """What came out."""
+
+    row: dict[str, float]
+    """Numbers, for the summary."""
+    files: Mapping[str, bytes]
+    """By name, to be kept beside the record: a picture, a curve's table, a spectrum."""
+
+
+class ResumePoint(Protocol):
+    """Where a long computation goes on from."""
+
+    state: dict[str, Any] | None
+    """What was kept last, made of tensors, numbers, strings, lists and dicts; None at the beginning."""
+
+    def reached(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Says that the computation could go on from here, its rows logged up to ``step``, with this state.
+
+        Now and then, and when the run is asked to stop, the state is kept; in the latter case this does not return.
+        """
+        ...
+
+
+@runtime_checkable
+class Analysis(Protocol):
+    """What is computed without training: no optimizer, no schedule, perhaps no data."""
+
+    def compute(self, log: Callable[[dict[str, Any]], None], resume: ResumePoint) -> Measured:
+        """Computes, from ``resume.state`` on; ``log`` takes rows with an integer ``step`` that grows."""
         ...
 
 

@@ -23,15 +23,13 @@ def of_validation(error: ValidationError, schema: Any, prefix: tuple[str, ...] =
     first: Any = error.errors()[0]
     path, allowed = list(prefix), sorted({*_keys(schema), *beside})
     for part in first["loc"]:
-        kinds = [kind for kind in get_args(schema) if is_dataclass(kind)]
+        kinds = _dataclasses(schema)
         chosen = [kind for kind in kinds if part in get_args(get_type_hints(kind).get("name"))]
         if chosen:  # not a key: which of several schemas, by its name
             (schema,) = chosen
         else:
             path.append(str(part))
-            schema = get_type_hints(schema, include_extras=True).get(part) if is_dataclass(schema) else None
-            while get_origin(schema) is Annotated:
-                schema = get_args(schema)[0]
+            schema = get_type_hints(kinds[0], include_extras=True).get(part) if len(kinds) == 1 else None
         if part != first["loc"][-1]:
             allowed = _keys(schema)
     key = ".".join(path)
@@ -79,5 +77,11 @@ def _unknown(key: str, allowed: list[str]) -> str:
     return f"unknown key, allowed are {', '.join(allowed)}{f'; did you mean {close[0]}?' if close else ''}"
 
 
+def _dataclasses(schema: Any) -> list[Any]:
+    """Those that a value of the schema can be: it may be a union, or none."""
+    parts = get_args(schema)[:1] if get_origin(schema) is Annotated else get_args(schema)
+    return [schema] if is_dataclass(schema) else [kind for part in parts for kind in _dataclasses(part)]
+
+
 def _keys(schema: Any) -> list[str]:
-    return sorted(f.name for f in fields(schema)) if is_dataclass(schema) else []
+    return sorted({f.name for kind in _dataclasses(schema) for f in fields(kind)})

@@ -9,6 +9,7 @@ from reltrust import build
 from reltrust.records.store import Status
 from reltrust.records.tracking import open_tracker
 from reltrust.sweeps.plan import PlannedRun
+from reltrust.training.analysis import analyse
 from reltrust.training.trainer import Member, train
 
 
@@ -25,6 +26,10 @@ def run(planned: PlannedRun) -> Status:
         return status
     # Everything that can be refused is built before the record is touched.
     device = build.device(settings)
+    if settings.training is None:
+        analysis = build.analysis(settings, device)
+        with life(planned, device) as member:
+            return analyse(analysis, member, settings.machine)
     program = build.program(settings, device)
     with life(planned, device) as member:
         (status,) = train(program, settings.training, [member], settings.machine)

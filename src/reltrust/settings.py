@@ -119,14 +119,25 @@ class Settings:
 
     experiment: Name
     task: Subject
-    data: Data | None
-    optimizer: Optimizer
-    schedule: Annotated[Schedule, Field(discriminator="name")]
-    training: Training
+    data: Data | None = None
+    optimizer: Optimizer | None = None
+    schedule: Annotated[Schedule, Field(discriminator="name")] | None = None
+    training: Training | None = None  # None: an analysis, which has neither optimizer nor schedule
     trainer: Trainer
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     machine: Machine
     tracking: Tracking
+
+    @property
+    def trained(self) -> tuple[Optimizer, Schedule, Training]:
+        """What only runs that train have.
+
+        Raises:
+            SettingsError: the run is an analysis.
+        """
+        if self.optimizer is None or self.schedule is None or self.training is None:
+            raise SettingsError(f"training=null: experiment={self.experiment} is trained and needs it")
+        return self.optimizer, self.schedule, self.training
 
 
 # --- from a plain mapping to settings, with errors for people ---------------------------------------------------------
@@ -153,13 +164,25 @@ def parse(config: dict[str, Any]) -> Settings:
     settings: Settings = replace(_validate(Settings, config), task=task)
 
     # What no single field can know.
-    training = settings.training
+    parts = {"optimizer": settings.optimizer, "schedule": settings.schedule, "training": settings.training}
+    absent = [key for key, part in parts.items() if part is None]
+    if len(absent) == len(parts):
+        settings.task.check(settings)
+        return settings
+    if "training" in absent:
+        (given, *_) = (key for key in parts if key not in absent)
+        raise SettingsError(
+            f"{given}={config[given]['name']}: experiment={settings.experiment} is an analysis, not trained"
+        )
+    if absent:
+        raise SettingsError(f"{absent[0]}=null: experiment={settings.experiment} is trained and needs one")
+    _, schedule, training = settings.trained
     if settings.data is not None and training.batch_size > (examples := TRAINING_EXAMPLES[settings.data.name]):
         raise SettingsError(
             f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
             f"data={settings.data.name}"
         )
-    warmup = getattr(settings.schedule, "warmup", 0)
+    warmup = getattr(schedule, "warmup", 0)
     if warmup >= training.steps:
         raise SettingsError(f"schedule.warmup={warmup}: must be less than training.steps={training.steps}")
     for key in ("log_every", "evaluate_every"):

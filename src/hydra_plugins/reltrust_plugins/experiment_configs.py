@@ -3,6 +3,7 @@
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from reltrust import experiment
 
@@ -12,11 +13,15 @@ def _register(group: str, name: str, node: Any) -> None:
 
 
 for _name in experiment.names():
-    _register("experiment", _name, {"experiment": _name})
+    _folder = experiment.CONFIGS / "experiment" / _name
+    # What is trained has an optimizer, and an analysis none.
+    _trained = any("training" in OmegaConf.load(path) for path in _folder.glob("*.yaml"))
+    _optimizer = [{"/optimizer": "fromage"}] if _trained else []
+    _register("experiment", _name, {"defaults": [*_optimizer, "_self_"], "experiment": _name})
     for _scale in experiment.scales(_name):
         _register("scale", _scale, {"scale": _scale})
     _files, _grids = [f"/experiment/{_name}/sweep"], "${sweep.scales.${scale}}"
-    if not (experiment.CONFIGS / "experiment" / _name / "sweep.yaml").exists():
+    if not (_folder / "sweep.yaml").exists():
         _files, _grids = [], [{}]  # type: ignore[assignment]
     _sweep = {
         "defaults": [*_files, "_self_", {"override /experiment": _name}],

@@ -16,13 +16,13 @@ ELEMENTWISE: tuple[type, ...] = (torch.optim.SGD, torch.optim.Adam, torch.optim.
 
 def obstacle(settings: Settings) -> str | None:
     """Why the run cannot be packed with others; None if it can."""
+    if settings.task.pack_keys is None or settings.optimizer is None:
+        return f"experiment={settings.experiment} does not pack"
     optimizer = settings.optimizer
     try:
         target = build.optimizer_class(optimizer.target)
     except Exception as error:  # whatever it is, the run itself will tell
         return first_line(error)
-    if settings.task.pack_keys is None:
-        return f"experiment={settings.experiment} does not pack"
     if not (target in ELEMENTWISE or issubclass(target, RuleOptimizer)):
         return f"optimizer.target={optimizer.target} does not pack"
     if optimizer.clip_norm is not None:

@@ -128,7 +128,7 @@ def _train_together(runs: Sequence[PlannedRun]) -> list[Outcome | None]:
                 same = [f"{runs[i].settings.optimizer} {runs[i].settings.schedule}" for i in members]
                 pack = PackedProgram(list(programs.values()), same)
                 programs.clear()  # what is a view of a stack keeps all of it in memory, also once its member has left
-                statuses = train(pack, first.training, list(members.values()), first.machine)
+                statuses = train(pack, first.trained[2], list(members.values()), first.machine)
                 outcomes |= dict(zip(members, statuses, strict=True))
     except Exception as error:
         outcomes |= {i: member.status for i, member in members.items() if member.status is not Status.RUNNING}

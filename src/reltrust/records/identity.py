@@ -24,9 +24,14 @@ def semantic(settings: Settings) -> dict[str, Any]:
     content = {key: value for key, value in parts.items() if key not in MACHINE_FIELDS and value is not None}
     content["protocol"] = settings.task.protocol
     content["task"]["name"] = settings.experiment  # where it stood when the first runs were recorded
-    for optimizer in (content["optimizer"], *content["optimizer"]["players"].values()):
-        del optimizer["style"]
-    for part, keys in _ADDED.items():  # runs recorded before there was a choice keep their ids
+    if settings.training is None:
+        del content["trainer"]  # there is no step
+    if optimizer := content.get("optimizer"):
+        for one in (optimizer, *optimizer["players"].values()):
+            del one["style"]
+    for part, keys in (
+        (part, keys) for part, keys in _ADDED.items() if part in content
+    ):  # runs recorded before there was a choice keep their ids
         content[part] = {key: value for key, value in content[part].items() if key not in keys or value != keys[key]}
     return {key: value for key, value in content.items() if value != {}}
 
@@ -48,9 +53,14 @@ def run_id(settings: Settings) -> str:
 
 
 def run_directory(settings: Settings) -> Path:
-    """Where the run's record lies below the runs' root: ``<experiment>/<optimizer>/<slug>-<first 8 of the id>``."""
-    slug = f"{settings.task.slug}-lr{settings.optimizer.lr!r}-seed{settings.seed}"
-    return Path(settings.experiment, settings.optimizer.name, f"{slug}-{run_id(settings)[:8]}")
+    """Where the run's record lies below the runs' root: ``<experiment>/<optimizer>/<slug>-<first 8 of the id>``.
+
+    An analysis has ``analysis`` in the place of the optimizer.
+    """
+    group, lr = "analysis", ""
+    if settings.optimizer is not None:
+        group, lr = settings.optimizer.name, f"-lr{settings.optimizer.lr!r}"
+    return Path(settings.experiment, group, f"{settings.task.slug}{lr}-seed{settings.seed}-{run_id(settings)[:8]}")
 
 
 def _hash(content: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from reltrust.errors import BusyError, SettingsError
 from reltrust.records import provenance
-from reltrust.records.files import read_json, read_json_lines, write_json, write_text
+from reltrust.records.files import read_json, read_json_lines, write_atomically, write_json, write_text
 from reltrust.records.identity import comparison_id, run_directory, run_id
 from reltrust.settings import Settings
 
@@ -154,6 +154,12 @@ class RunRecord:
         except BaseException:
             self._lock.release()
             raise
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Keeps a file beside the record, in ``files/``."""
+        path = self.path / "files" / Path(name).name
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, lambda file: file.write(content))
 
     def append(self, row: Row) -> None:
         """Adds one row to the metrics; what was written before stays readable whatever happens."""

@@ -27,27 +27,27 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
         if (status := record.status) is None or not status.is_result:
             continue
         config, origin = record.config, record.provenance
-        optimizer, last = config["optimizer"], origin["attempts"][-1]
+        optimizer, training, last = config["optimizer"] or {}, config["training"] or {}, origin["attempts"][-1]
         # All that is in a run's id and neither an axis nor the seed must tell rows apart.
-        variant = {"target": optimizer["target"], **optimizer["hyperparameters"]}
+        variant = {"target": optimizer.get("target"), **optimizer.get("hyperparameters", {})}
         variant |= {key: optimizer[key] for key in ("clip_norm", "players") if optimizer.get(key)}
         rows.append({
             "comparison": origin["comparison"][:8],
             "run": f"{record.path.parent.name}/{record.path.name}",
             "experiment": config["experiment"],
-            "optimizer": optimizer["name"],
-            "lr": optimizer["lr"],
+            "optimizer": optimizer.get("name"),
+            "lr": optimizer.get("lr"),
             "hyperparameters": json.dumps(variant),
             "seed": config["seed"],
             **{key: value for key, value in config["task"].items() if key != "name"},
             "data": config["data"]["name"] if config["data"] else None,
-            "batch_size": config["training"]["batch_size"],
+            "batch_size": training.get("batch_size"),
             "protocol": origin["protocol"],
             "schedule": json.dumps(config["schedule"]),
             "precision": config.get("trainer", {}).get("precision", "fp32"),  # before there was a choice
             "status": str(status),
             **record.summary,
-            "steps": config["training"]["steps"],  # as planned: a diverged run made fewer
+            "steps": training.get("steps"),  # as planned: a diverged run made fewer
             "members": last.get("members", 1),  # runs that made their steps together
             "device": last["hardware"].get("gpu", last["hardware"]["cpu"]),
             "torch": last["versions"]["torch"],

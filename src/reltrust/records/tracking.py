@@ -86,7 +86,8 @@ def _start(record: RunRecord, folder: Path, tracking: Tracking) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     config, identity = record.config, record.provenance["id"]
-    experiment, optimizer, data = config["experiment"], config["optimizer"]["name"], config["data"]
+    experiment, data = config["experiment"], config["data"]
+    optimizer = config["optimizer"]["name"] if config["optimizer"] else "analysis"
     arguments: dict[str, Any] = {
         "project": tracking.project,
         "entity": tracking.entity,

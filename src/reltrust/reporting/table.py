@@ -19,7 +19,8 @@ def load(results: str | Path, experiment: str) -> pd.DataFrame:
     """
     table = pd.read_csv(summary_path(results, experiment), dtype={"comparison": str, "scale": str})
     # Rows from before there was a choice of precision, a name for the scale or a style do not have them.
-    for column, usual in {"precision": "fp32", "scale": table["comparison"], "style": "{}"}.items():
+    defaults = {"precision": "fp32", "scale": table["comparison"], "style": "{}", "optimizer": "analysis"}
+    for column, usual in defaults.items():
         known = table.get(column, pd.Series(None, table.index)).astype(object)
         table[column] = known.where(known.notna(), usual)
     table["arm"] = table["optimizer"]

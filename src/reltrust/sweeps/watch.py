@@ -23,8 +23,8 @@ class SweepProgress:
     def __init__(self, label: str, runs: Sequence[PlannedRun], enabled: bool) -> None:
         self._runs = runs
         self._before = [run.record.status_time for run in runs]
-        self._steps = [run.record.last_step for run in runs]
-        self._planned = [run.settings.training.steps for run in runs]
+        self._planned = [run.settings.training.steps if run.settings.training else 1 for run in runs]
+        self._steps = [min(n, run.record.last_step) for n, run in zip(self._planned, runs, strict=True)]
         self._statuses: list[Status | None] = [None] * len(runs)
         self._progress = Progress(label, sum(self._planned), sum(self._steps), "step", enabled)
         self._ended = threading.Event()
@@ -55,7 +55,8 @@ class SweepProgress:
             if running and run.record.status_time != self._before[i]:
                 self._statuses[i] = run.record.status
                 result = self._statuses[i] in (Status.FINISHED, Status.DIVERGED)
-                self._steps[i] = self._planned[i] if result else run.record.last_step
+                # How far an analysis is, nobody knows.
+                self._steps[i] = self._planned[i] if result else min(self._planned[i], run.record.last_step)
         counts = Counter(status for status in self._statuses if status is not None)
         ended = sum(counts.values()) - counts[Status.RUNNING] - counts[Status.PREEMPTED]
         by_status = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status]) or "none begun"

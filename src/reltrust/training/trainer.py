@@ -41,7 +41,7 @@ class Member:
     """One of the runs that a program trains: what it follows, and where it is written down."""
 
     record: RunRecord
-    schedule: Schedule
+    schedule: Schedule | None  # None: an analysis
     tracker: Tracker
     seconds: float = 0.0  # its share of the training time
     row: Row = field(default_factory=dict)  # the last one
@@ -96,7 +96,9 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     with StopRequest() as stop:
         while step < training.steps and running:
             # --- one step -------------------------------------------------------------------------------------------
-            program.training_step(step, [member.schedule.factor(step, training.steps) for member in running])
+            program.training_step(
+                step, [member.schedule.factor(step, training.steps) if member.schedule else 1.0 for member in running]
+            )
             step += 1
 
             # --- fetch: the only place where the host waits for the device -------------------------------------------
