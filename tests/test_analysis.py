@@ -101,6 +101,22 @@ def test_an_analysis_that_raises_has_failed_and_is_computed_again(
     assert run(chosen) is Status.FINISHED
 
 
+def test_a_row_of_step_0_stands_once_though_the_first_attempt_failed(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(self: Walk, log: Callable[[dict[str, Any]], None], resume: ResumePoint) -> Measured:
+        log({"step": 0})
+        return Measured({"place": 1 / self.stop_at}, {})
+
+    monkeypatch.setattr(Walk, "compute", compute)
+    chosen = walk(settings)
+    with pytest.raises(ZeroDivisionError):
+        run(chosen)
+    monkeypatch.setattr(Walk, "stop_at", 1)
+    assert run(chosen) is Status.FINISHED
+    assert metrics(chosen) == [{"step": 0}]
+
+
 def test_what_an_analysis_does_not_have_is_no_part_of_its_identity(settings: Resolve) -> None:
     content = semantic(walk(settings))
     assert set(content) == {"experiment", "task", "seed", "protocol"}

@@ -254,6 +254,11 @@ def test_runs_without_the_measure_are_left_out_and_named() -> None:
     assert selected(table).arms == []
 
 
+def test_what_has_no_learning_rate_is_compared_without_one() -> None:
+    table = grid({(2, 0.1): [0.5, 0.7], (4, 0.1): [0.9, 0.9]})
+    assert describe(selected(table.assign(lr=np.nan)))["mean"].tolist() == pytest.approx([0.6, 0.9])
+
+
 def test_the_rows_of_a_table_may_bear_any_labels() -> None:
     table = pd.concat([grid(FULL), runs(("adam", 4, 0.03, 0, 1.0))])  # the last has the label of the first
     assert len(selected(table).left_out) == 1

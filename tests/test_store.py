@@ -162,6 +162,12 @@ def test_runs_whose_optimizers_differ_in_anything_are_not_taken_for_seeds(
     collect(tmp_path / "results", "mlp_depth", {})
     arms = load(tmp_path / "results", "mlp_depth").groupby("arm")["seed"].nunique()
     assert sorted(arms) == [1, 2]
+    # The ones that most have go without saying, also where that is to have something that the others lack.
+    finish(settings("optimizer=adam", "seed=1", words), 0.7)
+    finish(settings("optimizer=adam", "seed=2", words), 0.7)
+    collect(tmp_path / "results", "mlp_depth", {})
+    arms = load(tmp_path / "results", "mlp_depth").groupby("arm")["seed"].nunique()
+    assert sorted(arms) == [2, 3]
     assert words.removeprefix("+optimizer.").removeprefix("optimizer.").partition("=")[0].partition(".")[0] in str(arms)
 
 

@@ -159,6 +159,16 @@ def test_an_error_in_a_run_is_recorded_with_its_traceback_and_the_run_can_be_rep
     assert run(chosen) is Status.FINISHED
 
 
+def test_the_watcher_of_a_run_that_failed_is_told(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Regression: W&B's run stayed open, and took the rows of the next one in the process.
+    ended: list[str] = []
+    monkeypatch.setattr("reltrust.records.tracking.NoTracker.finish", lambda self, status, _: ended.append(status))
+    monkeypatch.setattr(Program, "evaluate", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(settings())
+    assert ended == ["failed"]
+
+
 def test_the_clock_stands_still_during_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])

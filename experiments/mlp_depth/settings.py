@@ -34,12 +34,6 @@ class Subject:
     def check(self, settings: Settings) -> None:
         if settings.data is None:
             raise SettingsError("data=null: experiment=mlp_depth needs images, data=digits for example")
-        _, _, training = settings.trained
-        if training.batch_size % settings.trainer.accumulate:
-            raise SettingsError(
-                f"trainer.accumulate={settings.trainer.accumulate}: must divide "
-                f"training.batch_size={training.batch_size}"
-            )
 
     def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
         from reltrust.data import images

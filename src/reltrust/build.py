@@ -52,6 +52,10 @@ def program(settings: Settings, device: torch.device) -> Program:
         DataError: the data cannot be had.
     """
     task: Any = _built(settings, device)
+    if isinstance(task, Analysis):
+        raise SettingsError(
+            f"training={settings.training}: experiment={settings.experiment} is an analysis, not trained"
+        )
     general, _, training = settings.trained
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
@@ -117,7 +121,7 @@ def optimizer_class(target: str) -> Any:
 
 
 def check(runs: Iterable[Settings]) -> None:
-    """Refuses what one of the runs would be refused for, before any of them starts.
+    """Refuses what one of the runs would be refused for, before any of them starts, as far as no task need be built.
 
     Raises:
         SettingsError: a setting that the optimizer, the device or the disk refuses.

@@ -44,7 +44,7 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
         members: how many runs make their steps together. Of several, an error ends none: they are begun again.
 
     Raises:
-        SettingsError, BusyError: as :meth:`~reltrust.records.store.RunRecord.begin`.
+        SettingsError, BusyError, RuntimeError: as :meth:`~reltrust.records.store.RunRecord.begin`.
     """
     settings, record, alone = planned.settings, planned.record, members == 1
     record.begin(settings, str(device), members=members)
@@ -63,4 +63,6 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
             record.preempted()
         else:
             record.failed(error)
+        if member is not None:  # one that is left open would be taken for the next run's
+            member.tracker.finish(Status.FAILED, {})
         raise

@@ -182,6 +182,10 @@ def parse(config: dict[str, Any]) -> Settings:
             f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
             f"data={settings.data.name}"
         )
+    if training.batch_size % settings.trainer.accumulate:
+        raise SettingsError(
+            f"trainer.accumulate={settings.trainer.accumulate}: must divide training.batch_size={training.batch_size}"
+        )
     warmup = getattr(schedule, "warmup", 0)
     if warmup >= training.steps:
         raise SettingsError(f"schedule.warmup={warmup}: must be less than training.steps={training.steps}")

@@ -58,7 +58,8 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     table = table.reset_index(drop=True)
     table = table.assign(**{column: table.get(column, float("nan")) for column in (measure.column, measure.ties)})
     value = table[measure.column].where(table["status"] == "finished", measure.diverged)
-    table = table.assign(value=value, arm=table[comparison.arm])
+    # What is not tuned has one value, 0.
+    table = table.assign(value=value, arm=table[comparison.arm], **{tuned: table[tuned].fillna(0.0)})
     kept, best, left_out = [], [], []
     for arm, of_arm in table.groupby("arm"):
         there = of_arm[of_arm["value"].notna()]

@@ -27,7 +27,8 @@ def load(results: str | Path, experiment: str) -> pd.DataFrame:
     for (_, name), runs in table.groupby(["comparison", "optimizer"]):
         usual = json.loads(runs["hyperparameters"].value_counts(sort=True).index[0])
         for text, variant in runs.groupby("hyperparameters"):
-            differing = {key: value for key, value in json.loads(str(text)).items() if usual.get(key) != value}
+            own = json.loads(str(text))
+            differing = {key: own.get(key) for key in {**usual, **own} if usual.get(key) != own.get(key)}
             if differing:
                 shown = ", ".join(f"{key}={value}" for key, value in differing.items())
                 table.loc[variant.index, "arm"] = f"{name} ({shown})"

@@ -25,7 +25,7 @@ class Resume:
         kept = checkpoint.load(member.record.checkpoint_path) or {}
         self.step, self.state = int(kept.get("step", 0)), kept.get("program")
         member.seconds = kept.get("seconds", 0.0)
-        member.record.rewind(self.step)
+        member.record.rewind(self.step if kept else -1)  # a first row may be of step 0
 
     def reached(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         if time.monotonic() - self._last >= self._every or self._stop.requested:

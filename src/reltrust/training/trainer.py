@@ -38,7 +38,7 @@ class Stopwatch:
 
 @dataclass
 class Member:
-    """One of the runs that a program trains: what it follows, and where it is written down."""
+    """A run that is trained or computed, perhaps one of several: what it follows, and where it is written down."""
 
     record: RunRecord
     schedule: Schedule | None  # None: an analysis
@@ -101,7 +101,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
             )
             step += 1
 
-            # --- fetch: the only place where the host waits for the device -------------------------------------------
+            # --- fetch: between two of these the host waits for nothing but a checkpoint ------------------------------
             if step % training.log_every == 0:
                 windows, lrs = program.fetch_window(step), program.lrs
                 share_time()
