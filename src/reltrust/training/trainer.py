@@ -47,6 +47,12 @@ class Member:
     row: Row = field(default_factory=dict)  # the last one
     status: Status = Status.RUNNING
 
+    def lr_factor(self, step: int, steps: int) -> float:
+        """Raises TypeError for an analysis, which has no learning rate."""
+        if self.schedule is None:
+            raise TypeError(f"{self.record.path} has no schedule")
+        return self.schedule.factor(step, steps)
+
     def end(self, status: Status, summary: Row) -> None:
         self.record.end(status, summary)
         self.status = status
@@ -96,9 +102,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     with StopRequest() as stop:
         while step < training.steps and running:
             # --- one step -------------------------------------------------------------------------------------------
-            program.training_step(
-                step, [member.schedule.factor(step, training.steps) if member.schedule else 1.0 for member in running]
-            )
+            program.training_step(step, [member.lr_factor(step, training.steps) for member in running])
             step += 1
 
             # --- fetch: between two of these the host waits for nothing but a checkpoint ------------------------------
