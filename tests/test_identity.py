@@ -74,6 +74,7 @@ OTHERS: dict[str, Any] = {
     "training.log_every": 15,
     "training.evaluate_every": 30,
     "machine.device": "cpu",
+    "machine.keep": "weights",
     "machine.results": "elsewhere",
     "machine.data": "elsewhere",
     "tracking.mode": "none",

@@ -206,7 +206,7 @@ def test_an_evaluation_is_the_mean_over_all_test_images(count: int) -> None:
     images = data(test=count)
     built = task(images)
     logits, labels = sequential(built.module)(images.test.images).detach(), images.test.labels
-    result = built.evaluate()
+    result = built.evaluate().row
     assert set(result) == {"test_loss", "test_accuracy"}
     assert all(type(value) is float for value in result.values())
     assert result["test_loss"] == pytest.approx(sum(cross_entropy(logits, labels)) / count, rel=1e-5)

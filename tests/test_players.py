@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from reltrust import build
 from reltrust.errors import SettingsError
-from reltrust.experiment import Player
+from reltrust.experiment import Measured, Player
 from reltrust.packing.runner import run_pack
 from reltrust.records.identity import run_id
 from reltrust.records.store import Status
@@ -53,8 +53,8 @@ class Game:
         return (-self.discriminator(self.made()).mean(),)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        return {"bias": float(self.generator.bias)}
+    def evaluate(self) -> Measured:
+        return Measured({"bias": float(self.generator.bias)})
 
 
 class Dropped(Game):
@@ -68,8 +68,8 @@ class Dropped(Game):
         return (self.module(torch.ones(4, 3)).square().mean(),)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        return {"output": self.module(torch.ones(1, 3)).item()}
+    def evaluate(self) -> Measured:
+        return Measured({"output": self.module(torch.ones(1, 3)).item()})
 
 
 @dataclass(frozen=True)

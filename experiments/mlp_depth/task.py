@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from reltrust.data.images import ImageData
 from reltrust.data.order import BatchOrder, PackedBatchOrder
-from reltrust.experiment import Player
+from reltrust.experiment import Measured, Player
 from reltrust.models.mlp import MLP, Init, packed_mlp
 
 _EVALUATION_BATCH = 10_000  # bounds the activations that an evaluation holds
@@ -56,7 +56,7 @@ class MlpDepth:
         return F.cross_entropy(logits, labels, reduction="none").mean(), accuracy
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Measured:
         """``test_loss`` (mean cross entropy, nats) and ``test_accuracy`` (share in 0..1) on the held-out images."""
         loss, correct = torch.zeros((), dtype=torch.float64), 0
         test = self.data.test
@@ -66,7 +66,7 @@ class MlpDepth:
             logits = self.module(images)
             loss += F.cross_entropy(logits, labels, reduction="sum").cpu().double()
             correct += int((logits.argmax(1) == labels).sum())
-        return {"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)}
+        return Measured({"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)})
 
     @classmethod
     def packed(cls, members: Sequence["MlpDepth"]) -> "PackedMlpDepth":

@@ -35,6 +35,7 @@ def application(config: DictConfig) -> str:
 
         from reltrust.records.store import Status  # torch and all that: only now
         from reltrust.run import run
+        from reltrust.training import ranks
 
         status = run(planned)
     except UserError as error:
@@ -43,7 +44,7 @@ def application(config: DictConfig) -> str:
         _refuse(str(error))
     if status is Status.PREEMPTED:
         raise SystemExit(PREEMPTED)
-    if planned.settings.machine.progress:
+    if planned.settings.machine.progress and ranks.rank() == 0:
         shown = {key: value for key, value in planned.record.summary.items() if not isinstance(value, dict)}
         result = ", ".join(f"{key} {value:.6g}" for key, value in shown.items())
         print(f"{status}: {result}\nrecord: {planned.record.path}")

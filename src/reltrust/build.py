@@ -2,18 +2,23 @@
 
 import importlib
 import inspect
+import os
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from reltrust.data import images
 from reltrust.errors import SettingsError
 from reltrust.experiment import Analysis, Task
 from reltrust.records.store import check_writable
 from reltrust.settings import Optimizer, Settings
+from reltrust.training import ranks
 from reltrust.training.program import Program
 
 
@@ -28,6 +33,9 @@ def device(settings: Settings) -> torch.device:
     name = settings.machine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
     found = torch.device(name)
     present = {
         "cpu": True,
@@ -51,18 +59,32 @@ def program(settings: Settings, device: torch.device) -> Program:
         SettingsError: a setting that the optimizer or the task refuses.
         DataError: the data cannot be had.
     """
-    task: Any = _built(settings, device)
+    processes, trainer = ranks.count(), settings.trainer
+    general, _, training = settings.trained
+    if training.batch_size % (trainer.accumulate * processes):
+        raise SettingsError(
+            f"training.batch_size={training.batch_size}: must be divisible by trainer.accumulate={trainer.accumulate} "
+            f"times the {processes} ranks"
+        )
+    # To a task the shares of the ranks are parts of its batch like any other.
+    task: Any = _built(replace(settings, trainer=replace(trainer, accumulate=trainer.accumulate * processes)), device)
     if isinstance(task, Analysis):
         raise SettingsError(
             f"training={settings.training}: experiment={settings.experiment} is an analysis, not trained"
         )
-    general, _, training = settings.trained
+    own_batch = (m for m in task.module.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm))
+    if processes > 1 and next(own_batch, None) is not None:
+        raise SettingsError(
+            f"{processes} ranks: the task normalises over its batch, of which a rank sees a part; use one process"
+        )
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
         raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
     chosen = [general.players.get(name, general) for name in names]
     optimizers = [optimizer(own, player.params, device) for own, player in zip(chosen, task.players, strict=True)]
     clip_norms = [own.clip_norm for own in chosen]
+    if ranks.rank():  # the weights have been drawn; dropout is each rank's own
+        ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
     return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)
 
 

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from reltrust import experiments
@@ -72,6 +73,15 @@ class Player:
     """The names of what ``loss`` returns, in its order."""
 
 
+class Measured(NamedTuple):
+    """What came out."""
+
+    row: dict[str, float]
+    """Numbers: of an evaluation for the metrics, of an analysis for the summary."""
+    files: Mapping[str, bytes] = MappingProxyType({})
+    """By name, to be kept beside the record: a picture, a curve's table, a spectrum."""
+
+
 class Task(Protocol):
     """What is trained, and on what. It knows models, data and losses; no optimizer and no key of a config."""
 
@@ -80,18 +90,9 @@ class Task(Protocol):
     players: tuple[Player, ...]
     """In the order of their updates within a step."""
 
-    def evaluate(self) -> dict[str, float]:
-        """Measures on held-out examples, ready for a metrics row."""
+    def evaluate(self) -> Measured:
+        """Measures on held-out examples, and perhaps a sample of what the model makes."""
         ...
-
-
-class Measured(NamedTuple):
-    """What came out."""
-
-    row: dict[str, float]
-    """Numbers, for the summary."""
-    files: Mapping[str, bytes]
-    """By name, to be kept beside the record: a picture, a curve's table, a spectrum."""
 
 
 class ResumePoint(Protocol):

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import torch
 
 from reltrust import build
+from reltrust.errors import SettingsError
+from reltrust.records.shorter import continue_shorter
 from reltrust.records.store import Status
-from reltrust.records.tracking import open_tracker
+from reltrust.records.tracking import NoTracker, open_tracker
 from reltrust.sweeps.plan import PlannedRun
+from reltrust.training import ranks
 from reltrust.training.analysis import analyse
-from reltrust.training.trainer import Member, train
+from reltrust.training.trainer import Member, SilentMember, train
 
 
 def run(planned: PlannedRun) -> Status:
@@ -27,12 +31,16 @@ def run(planned: PlannedRun) -> Status:
     # Everything that can be refused is built before the record is touched.
     device = build.device(settings)
     if settings.training is None:
+        if ranks.count() > 1:
+            raise SettingsError(f"{ranks.count()} ranks: an analysis is computed by one process")
         analysis = build.analysis(settings, device)
         with life(planned, device) as member:
             return analyse(analysis, member, settings.machine)
-    program = build.program(settings, device)
-    with life(planned, device) as member:
-        (status,) = train(program, settings.training, [member], settings.machine)
+    machine = replace(settings.machine, progress=settings.machine.progress and ranks.rank() == 0)
+    with ranks.joined(device):
+        program = build.program(settings, device)
+        with life(planned, device) as member:
+            (status,) = train(program, settings.training, [member], machine)
     return status
 
 
@@ -47,7 +55,15 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
         SettingsError, BusyError, RuntimeError: as :meth:`~reltrust.records.store.RunRecord.begin`.
     """
     settings, record, alone = planned.settings, planned.record, members == 1
-    record.begin(settings, str(device), members=members)
+
+    def begin() -> None:
+        continue_shorter(record, settings)
+        record.begin(settings, str(device), members=members)
+
+    ranks.first(begin)
+    if ranks.rank():
+        yield SilentMember(record, settings.schedule, NoTracker())
+        return
     member = None
     try:
         tracker = open_tracker(record, settings.tracking, settings.machine.results, live=alone)

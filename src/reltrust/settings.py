@@ -77,6 +77,9 @@ class Trainer:
 # --- where it runs: no part of a run's identity -----------------------------------------------------------------------
 
 
+Keep = Literal["nothing", "weights", "checkpoint"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Machine:
     """Where a run computes and keeps its files."""
@@ -87,6 +90,7 @@ class Machine:
     data: str
     checkpoint_minutes: Seconds
     progress: bool
+    keep: Keep = "nothing"  # of a finished run, besides its record
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

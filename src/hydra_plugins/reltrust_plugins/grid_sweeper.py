@@ -1,5 +1,6 @@
 """The sweeper of every multirun: it expands the grids, checks every run, skips what is done, and launches the rest."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise SettingsError("under torchrun several processes compute one run, and this command is of many")
         fixed, swept = self._parse(arguments)
         fixed.append("machine.progress=false")  # of single runs: the sweep shows its own
         composer = Composer(self._loader, self._config, fixed)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.experiment import PackedTask
+from reltrust.experiment import Measured, PackedTask
 from reltrust.optim import RuleOptimizer
 from reltrust.packing.cuda_graph import CapturedAction
 from reltrust.training.program import Program, Window, computing, window_of
@@ -96,8 +96,8 @@ class PackedProgram:
             window_of(measured[:, :, k], first.names, first.losses, step - steps) for k in range(len(self._members))
         ]
 
-    def evaluate(self) -> list[dict[str, float]]:
-        return [measures for member in self._members for measures in member.evaluate()]
+    def evaluate(self) -> list[Measured]:
+        return [measured for member in self._members for measured in member.evaluate()]
 
     def retain(self, members: Sequence[int]) -> None:
         self._unstack()

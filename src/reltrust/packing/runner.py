@@ -11,6 +11,7 @@ from reltrust.packing.eligibility import obstacle
 from reltrust.packing.program import PackedProgram
 from reltrust.packing.size import is_out_of_memory, pack_size, release_memory
 from reltrust.records import checkpoint
+from reltrust.records.shorter import continue_shorter
 from reltrust.records.store import Status
 from reltrust.run import life, run
 from reltrust.sweeps.plan import PlannedRun
@@ -40,6 +41,8 @@ def run_pack(
         require_packing: together also where that does not pay; nothing is measured.
     """
     outcomes: dict[int, Outcome] = {}
+    for planned in runs:
+        continue_shorter(planned.record, planned.settings)
     with StopRequest() as stop:
         # --- which of them go together ------------------------------------------------------------------------------
         queue: list[list[int]] = []

@@ -1,11 +1,13 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from reltrust.records.files import write_atomically
 
@@ -35,6 +37,14 @@ def load(path: Path) -> dict[str, Any] | None:
     if content["rng"]["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["rng"]["cuda"])
     return dict(content["state"])
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Writes a module's state dict as safetensors, which any tool reads; a tied weight is there under all its names."""
+    from safetensors.torch import save as to_bytes  # only for those who keep weights
+
+    apart = {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
+    write_atomically(path, lambda file: file.write(to_bytes(apart)))
 
 
 def step(path: Path) -> int:

@@ -52,6 +52,13 @@ def run_id(settings: Settings) -> str:
     return _hash(semantic(settings))
 
 
+def any_length_id(settings: Settings) -> str:
+    """64 hexadecimal digits that runs share which differ in the number of their steps alone."""
+    content = semantic(settings)
+    content["training"] = {key: value for key, value in content.get("training", {}).items() if key != "steps"}
+    return _hash(content)
+
+
 def run_directory(settings: Settings) -> Path:
     """Where the run's record lies below the runs' root: ``<experiment>/<optimizer>/<slug>-<first 8 of the id>``.
 

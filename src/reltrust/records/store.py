@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from reltrust.errors import BusyError, SettingsError
 from reltrust.records import provenance
 from reltrust.records.files import read_json, read_json_lines, write_atomically, write_json, write_text
-from reltrust.records.identity import comparison_id, run_directory, run_id
+from reltrust.records.identity import any_length_id, comparison_id, run_directory, run_id
 from reltrust.settings import Settings
 
 Row = dict[str, Any]
@@ -121,6 +121,10 @@ class RunRecord:
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    @property
+    def weights_path(self) -> Path:
+        return self.path / "weights.safetensors"
+
     # --- writing ---
 
     def begin(self, settings: Settings, device: str, members: int = 1) -> None:
@@ -140,7 +144,7 @@ class RunRecord:
         except Timeout:
             raise BusyError(f"{self.path}: another process is working on this run") from None
         try:
-            attempts, identity = [], run_id(settings)
+            attempts, earlier, identity = [], {}, run_id(settings)
             if (self.path / "provenance.json").exists():
                 earlier = self.provenance
                 if earlier["id"] != identity:
@@ -148,18 +152,20 @@ class RunRecord:
                 attempts = list(earlier["attempts"])
             write_text(self.path / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
             attempts.append(provenance.attempt(device) | {"members": members})
-            ids = {"id": identity, "comparison": comparison_id(settings), "protocol": settings.task.protocol}
-            write_json(self.path / "provenance.json", {**ids, "attempts": attempts})
+            origin = {**earlier, "id": identity, "comparison": comparison_id(settings)}
+            origin |= {"any_length": any_length_id(settings), "protocol": settings.task.protocol}
+            write_json(self.path / "provenance.json", origin | {"attempts": attempts})
             self._set_status(Status.RUNNING)
         except BaseException:
             self._lock.release()
             raise
 
-    def write_file(self, name: str, content: bytes) -> None:
-        """Keeps a file beside the record, in ``files/``."""
+    def write_file(self, name: str, content: bytes) -> Path:
+        """Keeps a file beside the record, in ``files/``; returns its path."""
         path = self.path / "files" / Path(name).name
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, lambda file: file.write(content))
+        return path
 
     def append(self, row: Row) -> None:
         """Adds one row to the metrics; what was written before stays readable whatever happens."""
@@ -171,11 +177,12 @@ class RunRecord:
         rows = [row for row in self.metrics if row["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
-    def end(self, status: Status, summary: Row) -> None:
-        """Ends the run with a result. The checkpoint has served."""
+    def end(self, status: Status, summary: Row, *, keep_checkpoint: bool = False) -> None:
+        """Ends the run with a result. The checkpoint has served, unless a longer run is to go on from it."""
         write_json(self.path / "summary.json", summary)
         self._end(status)
-        self.checkpoint_path.unlink(missing_ok=True)
+        if not keep_checkpoint:
+            self.checkpoint_path.unlink(missing_ok=True)
 
     def preempted(self) -> None:
         self._end(Status.PREEMPTED)

@@ -19,6 +19,8 @@ class Tracker(Protocol):
 
     def log(self, row: Row) -> None: ...
 
+    def file(self, name: str, path: Path) -> None: ...
+
     def finish(self, status: str, summary: Row) -> None: ...
 
 
@@ -26,6 +28,9 @@ class NoTracker:
     """Nobody watches."""
 
     def log(self, row: Row) -> None:
+        pass
+
+    def file(self, name: str, path: Path) -> None:
         pass
 
     def finish(self, status: str, summary: Row) -> None:
@@ -53,6 +58,9 @@ class WandbTracker:
             except Exception as error:
                 self._give_up(error)
 
+    def file(self, name: str, path: Path) -> None:
+        pass
+
     def finish(self, status: str, summary: Row) -> None:
         if self._run is not None:
             try:
@@ -73,6 +81,9 @@ class ReplayingTracker:
         self._record, self._tracking, self._results = record, tracking, results
 
     def log(self, row: Row) -> None:
+        pass
+
+    def file(self, name: str, path: Path) -> None:
         pass
 
     def finish(self, status: str, summary: Row) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from reltrust.experiment import Analysis
 from reltrust.records import checkpoint
-from reltrust.records.store import Row, Status
+from reltrust.records.store import Status
 from reltrust.settings import Machine
 from reltrust.training.stopping import StopRequest
 from reltrust.training.trainer import Member
@@ -25,12 +25,12 @@ class Resume:
         kept = checkpoint.load(member.record.checkpoint_path) or {}
         self.step, self.state = int(kept.get("step", 0)), kept.get("program")
         member.seconds = kept.get("seconds", 0.0)
-        member.record.rewind(self.step if kept else -1)  # a first row may be of step 0
+        member.rewind(self.step if kept else -1)  # a first row may be of step 0
 
     def reached(self, step: int, state: Callable[[], dict[str, Any]]) -> None:
         if time.monotonic() - self._last >= self._every or self._stop.requested:
-            content = {"step": step, "seconds": self.seconds(), "program": state()}
-            checkpoint.save(self._member.record.checkpoint_path, content)
+            self._member.seconds, self._started = self.seconds(), time.perf_counter()
+            self._member.save(step, state())
             self._last = time.monotonic()
         if self._stop.requested:
             raise Preempted
@@ -42,19 +42,14 @@ class Resume:
 
 def analyse(analysis: Analysis, member: Member, machine: Machine) -> Status:
     """Computes to the end, or until asked to stop; the record says which."""
-
-    def log(row: Row) -> None:
-        member.record.append(row)
-        member.tracker.log(row)
-
     with StopRequest() as stop:
         resume = Resume(member, machine, stop)
         try:
-            measured = analysis.compute(log, resume)
+            measured = analysis.compute(member.log, resume)
         except Preempted:
             member.preempt()
             return member.status
     for name, content in measured.files.items():
-        member.record.write_file(name, content)
+        member.write_file(name, content)
     member.end(Status.FINISHED, {**measured.row, "seconds": round(resume.seconds(), 3)})
     return member.status

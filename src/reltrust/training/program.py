@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.experiment import Task
+from reltrust.experiment import Measured, Task
 from reltrust.settings import Trainer
+from reltrust.training import ranks
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TrainingProgram(Protocol):
         """The windows that end before ``step``; waits for the device and starts the next window."""
         ...
 
-    def evaluate(self) -> list[dict[str, float]]:
+    def evaluate(self) -> list[Measured]:
         """The task's measures on held-out examples."""
         ...
 
@@ -56,6 +57,8 @@ class TrainingProgram(Protocol):
 class Program:
     """One run: its players' updates in their order, each by an optimizer of its own. Between two fetches nothing waits
     for the device.
+
+    Several ranks hold one such program each; a rank computes its share of the parts of each batch.
 
     Args:
         optimizers: one for each player.
@@ -82,6 +85,7 @@ class Program:
         device = task.players[0].params[0].device
         self.measured = torch.zeros(window, len(self.names), device=device)  # a row a step
         self.since_fetch = 0
+        ranks.broadcast(task.module.state_dict().values())
 
     def training_step(self, step: int, lr_factors: Sequence[float]) -> None:
         measures: list[Tensor] = []
@@ -90,11 +94,13 @@ class Program:
                 group["lr"] = initial * lr_factors[0]
             for param in player.params:  # what zero_grad does, without its cost, which small networks notice
                 param.grad = None
-            for part in range(self.parts):
+            for part in range(ranks.rank() * self.parts, (ranks.rank() + 1) * self.parts):
                 with computing(self.precision, self.measured.device):
                     loss, *others = player.loss(step, part)
                 (loss if self.parts == 1 else loss / self.parts).backward()
                 measures += [loss.detach(), *others]
+            if ranks.count() > 1:
+                ranks.average([param.grad for param in player.params if param.grad is not None])
             if (clip_norm := self.clip_norms[i]) is not None:
                 torch.nn.utils.clip_grad_norm_(player.params, clip_norm)
             optimizer.step()
@@ -113,28 +119,32 @@ class Program:
         return [float(self.optimizers[0].param_groups[0]["lr"])]
 
     def fetch_window(self, step: int) -> list[Window]:
-        measured, steps, self.since_fetch = self.measured[: self.since_fetch].cpu(), self.since_fetch, 0
-        return [window_of(measured, self.names, self.losses, step - steps)]
+        measured, steps, self.since_fetch = self.measured[: self.since_fetch], self.since_fetch, 0
+        ranks.average([measured])
+        return [window_of(measured.cpu(), self.names, self.losses, step - steps)]
 
-    def evaluate(self) -> list[dict[str, float]]:
+    def evaluate(self) -> list[Measured]:
         """The task's measures on held-out examples, the model in evaluation mode."""
         self.task.module.eval()
         with computing(self.precision, self.measured.device):
-            measures = self.task.evaluate()
+            measured = self.task.evaluate()
         self.task.module.train()
-        return [measures]
+        return [measured]
 
     def retain(self, members: Sequence[int]) -> None:
         """Nothing to do: the only member goes on."""
 
     def state_dicts(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "model": self.task.module.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "measured": self.measured[: self.since_fetch].clone(),
-            }
-        ]
+        measured = self.measured[: self.since_fetch]
+        ranks.average([measured])
+        state = {
+            "model": self.task.module.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "measured": measured.clone(),
+        }
+        if ranks.count() > 1:  # each draws its own dropout; a checkpoint by itself knows rank 0's generators
+            state["generators"] = ranks.gather(ranks.generator(measured.device).get_state())
+        return [state]
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
@@ -145,6 +155,8 @@ class Program:
             optimizer.load_state_dict(saved)
         self.since_fetch = len(state["measured"])
         self.measured[: self.since_fetch] = state["measured"]
+        if len(generators := state.get("generators", ())) == ranks.count():
+            ranks.generator(self.measured.device).set_state(generators[ranks.rank()])
 
 
 def window_of(measured: Tensor, names: Sequence[str], losses: Sequence[int], first_step: int) -> Window:

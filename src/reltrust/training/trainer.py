@@ -9,7 +9,8 @@ from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
 from reltrust.schedules import Schedule
-from reltrust.settings import Machine, Training
+from reltrust.settings import Keep, Machine, Training
+from reltrust.training import ranks
 from reltrust.training.program import TrainingProgram
 from reltrust.training.progress import Progress
 from reltrust.training.stopping import StopRequest
@@ -53,8 +54,25 @@ class Member:
             raise TypeError(f"{self.record.path} has no schedule")
         return self.schedule.factor(step, steps)
 
-    def end(self, status: Status, summary: Row) -> None:
-        self.record.end(status, summary)
+    def rewind(self, step: int) -> None:
+        self.record.rewind(step)
+
+    def log(self, row: Row) -> None:
+        self.record.append(row)
+        self.tracker.log(row)
+
+    def write_file(self, name: str, content: bytes) -> None:
+        self.tracker.file(name, self.record.write_file(name, content))
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Leaves a checkpoint of having made so many steps."""
+        checkpoint.save(self.record.checkpoint_path, {"step": step, "seconds": self.seconds, "program": state})
+
+    def end(self, status: Status, summary: Row, *, keep: Keep = "nothing", state: dict[str, Any] | None = None) -> None:
+        """The result; with ``keep`` also the weights of the last step's ``state``, or its checkpoint."""
+        if keep == "weights" and state is not None:
+            checkpoint.save_weights(self.record.weights_path, state["model"])
+        self.record.end(status, summary, keep_checkpoint=keep == "checkpoint")
         self.status = status
         self.tracker.finish(status, summary)
 
@@ -62,6 +80,24 @@ class Member:
         self.record.preempted()
         self.status = Status.PREEMPTED
         self.tracker.finish(Status.PREEMPTED, {})
+
+
+class SilentMember(Member):
+    """The run on a rank that writes nothing; it reads what rank 0 has written."""
+
+    def rewind(self, step: int) -> None: ...
+
+    def log(self, row: Row) -> None: ...
+
+    def write_file(self, name: str, content: bytes) -> None: ...
+
+    def save(self, step: int, state: dict[str, Any]) -> None: ...
+
+    def end(self, status: Status, summary: Row, **_: Any) -> None:
+        self.status = status
+
+    def preempt(self) -> None:
+        self.status = Status.PREEMPTED
 
 
 def train(program: TrainingProgram, training: Training, members: Sequence[Member], machine: Machine) -> list[Status]:
@@ -83,7 +119,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     if step:
         program.load_state_dicts([state["program"] for state in states])
     for member, state in zip(members, states, strict=True):
-        member.record.rewind(step)
+        member.rewind(step)
         member.seconds = state.get("seconds", 0.0)
         member.row = member.record.metrics[-1] if step and member.record.metrics else {}
     del states
@@ -124,11 +160,12 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
 
                 # --- evaluate -----------------------------------------------------------------------------------------
                 if running and (step % training.evaluate_every == 0 or step == training.steps):
-                    for member, measures in zip(running, clock.stopped(program.evaluate), strict=True):
+                    for member, (measures, files) in zip(running, clock.stopped(program.evaluate), strict=True):
                         member.row |= measures
+                        for name, content in files.items():
+                            member.write_file(f"step{step:0{len(str(training.steps))}d}-{name}", content)
                 for member in running:
-                    member.record.append(member.row)
-                    member.tracker.log(member.row)
+                    member.log(member.row)
                 ended, text = step == training.steps, f"step {step}/{training.steps}"
                 if count > 1:
                     going = "finished" if ended else "running"
@@ -139,22 +176,25 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
 
             # --- checkpoint -------------------------------------------------------------------------------------------
             overdue = time.monotonic() - last_checkpoint >= 60 * machine.checkpoint_minutes
-            if (overdue or stop.requested) and step < training.steps and running:
+            stopping, overdue = ranks.on_any(stop.requested, overdue)
+            if (overdue or stopping) and step < training.steps and running:
                 share_time()
                 for member, state in zip(running, program.state_dicts(), strict=True):
-                    content = {"step": step, "seconds": member.seconds, "program": state}
-                    checkpoint.save(member.record.checkpoint_path, content)
+                    member.save(step, state)
                 clock.lap()
                 last_checkpoint = time.monotonic()
-            if stop.requested and step < training.steps:
+            if stopping and step < training.steps:
                 for member in running:
                     member.preempt()
                 break
 
     # --- the end ------------------------------------------------------------------------------------------------------
-    for member in running:
-        if member.status is Status.RUNNING:
-            result = {key: value for key, value in member.row.items() if key not in ("step", "lr")}
-            member.end(Status.FINISHED, {"steps": step, **result})
+    running = [member for member in running if member.status is Status.RUNNING]
+    last: list[Any] = program.state_dicts() if running and machine.keep != "nothing" else [None] * len(running)
+    for member, state in zip(running, last, strict=True):
+        result = {key: value for key, value in member.row.items() if key not in ("step", "lr")}
+        if machine.keep == "checkpoint" and state is not None:
+            member.save(step, state)
+        member.end(Status.FINISHED, {"steps": step, **result}, keep=machine.keep, state=state)
     progress.close()
     return [member.status for member in members]

@@ -1,0 +1,40 @@
+"""A run of more steps goes on from where a shorter run of the same settings ended, if that kept its checkpoint."""
+
+import shutil
+
+from reltrust.records.files import write_atomically, write_json
+from reltrust.records.identity import any_length_id, run_id
+from reltrust.records.store import RunRecord, Status
+from reltrust.settings import Settings
+
+
+def continue_shorter(record: RunRecord, settings: Settings) -> None:
+    """Gives a run that was never begun the rows, files and checkpoint of the longest shorter run, if there is one.
+
+    Its metrics are then those that it would have written itself: the schedule must not depend on the length, and the
+    shorter run's last row must not hold an evaluation that the longer one would not have made.
+    """
+    if settings.training is None or settings.schedule is None or settings.schedule.depends_on_length:
+        return
+    if record.status is not None or record.checkpoint_path.exists():
+        return
+    shared_id, found, steps = any_length_id(settings), None, 0
+    for path in sorted(record.path.parent.glob(f"{record.path.name.rpartition('-')[0]}-*")):
+        other = RunRecord(path)
+        if other.status is not Status.FINISHED or not other.checkpoint_path.exists():
+            continue
+        made = int(other.config["training"]["steps"])
+        if made % settings.training.evaluate_every or other.provenance.get("any_length") != shared_id:
+            continue
+        if steps < made < settings.training.steps:
+            found, steps = other, made
+    if found is None:
+        return
+    record.path.mkdir(parents=True, exist_ok=True)
+    if (found.path / "files").exists():
+        shutil.copytree(found.path / "files", record.path / "files", dirs_exist_ok=True)
+    for name in ("metrics.jsonl", found.checkpoint_path.name):
+        with (found.path / name).open("rb") as source:
+            write_atomically(record.path / name, lambda file, source=source: shutil.copyfileobj(source, file))  # type: ignore[misc]
+    beginning = {"run": f"{found.path.parent.name}/{found.path.name}", "steps": steps}
+    write_json(record.path / "provenance.json", {"id": run_id(settings), "begun_from": beginning, "attempts": []})
