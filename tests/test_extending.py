@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w/]+\.\w+)`[^\n]*\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
+NEW = ("two_spirals", "ring_gan", "tiny_lm", "pi")
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    python ")]
 
 
@@ -45,9 +46,9 @@ def call(tree: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_page_adds_two_folders_of_one_name_and_nothing_else() -> None:
-    folders = {f"{folder}/{name}" for folder in ("experiments", "configs/experiment") for name in ("two_spirals", "pi")}
+    folders = {f"{folder}/{name}" for folder in ("experiments", "configs/experiment") for name in NEW}
     assert {str(Path(name).parent) for name in FILES} == folders
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 10
 
 
 def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_of_the_page(tree: Path) -> None:
@@ -70,8 +71,29 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
     assert re.search(r"^reproduce-two-spirals +Can a perceptron tell two spirals apart\?", help_, flags=re.MULTILINE)
 
 
+def test_the_new_gan_is_trained_by_two_optimizers_and_shows_what_it_makes(tree: Path) -> None:
+    trained = call(tree, *shlex.split(COMMANDS[6])[1:])
+    assert trained.returncode == 0, trained.stderr
+    assert re.search(r"finished: steps 100, d_loss .*, g_loss .*, distance 0\.", trained.stdout)
+    (path,) = tree.glob("results/runs/ring_gan/adam/*")
+    pictures = sorted((path / "files").iterdir())
+    assert [picture.name for picture in pictures] == ["step050-points.png", "step100-points.png"]
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_new_language_model_learns_in_parts_with_dropout_and_keeps_its_weights(tree: Path) -> None:
+    trained = call(tree, *shlex.split(COMMANDS[7])[1:])
+    assert trained.returncode == 0, trained.stderr
+    found = re.search(r"test_perplexity (\S+)", trained.stdout)
+    assert found
+    assert float(found[1]) < 40
+    (path,) = tree.glob("results/runs/tiny_lm/adamw/*")
+    assert (path / "weights.safetensors").exists()
+    assert len((path / "files" / "step100-sample.txt").read_text()) == 56
+
+
 def test_the_new_analysis_runs_and_sweeps_and_keeps_its_file(tree: Path) -> None:
-    single, swept = (call(tree, *shlex.split(command)[1:]) for command in COMMANDS[6:])
+    single, swept = (call(tree, *shlex.split(command)[1:]) for command in COMMANDS[8:])
     assert single.returncode == 0, single.stderr
     assert "W&B" not in single.stderr
     assert "finished: pi 3.1" in single.stdout
@@ -105,6 +127,6 @@ def test_the_new_experiments_settings_are_checked_before_anything_is_written(tre
 
 def test_the_new_files_pass_format_lint_and_types(tree: Path) -> None:
     for tool in (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"]):
-        words = [*tool, "experiments"] if tool != ["mypy"] else ["mypy", "experiments/two_spirals", "experiments/pi"]
+        words = [*tool, "experiments"] if tool != ["mypy"] else ["mypy", *(f"experiments/{name}" for name in NEW)]
         answer = call(tree, "-m", *words)
         assert answer.returncode == 0, answer.stdout + answer.stderr
