@@ -60,11 +60,12 @@ def test_every_file_begins_with_a_header_for_people(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CONFIGS / "optimizer").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_keys_of_an_optimizer_are_arguments_of_its_constructor(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    module, _, name = content["target"].rpartition(".")
-    allowed = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    assert "params" in allowed
-    assert set(content) - {"name", "target", "style"} <= set(allowed)
-    assert "lr" in content
+    for stated in [content, *([content["rest"]] if "rest" in content else [])]:
+        module, _, name = stated["target"].rpartition(".")
+        allowed = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        assert "params" in allowed
+        assert set(stated) - {"name", "target", "style", "rest"} <= set(allowed)
+        assert "lr" in stated
 
 
 @pytest.mark.parametrize("group", ["optimizer", "data"])

@@ -120,3 +120,13 @@ def test_files_of_evaluations_are_kept_with_their_step_also_of_a_run_that_was_st
     assert sorted(path.name for path in (record.path / "files").iterdir()) == names
     assert (record.path / "files" / names[0]).read_bytes() == b"a sample"
     assert record.summary["made"] == 1.0
+
+
+def test_kept_weights_of_a_schedule_free_optimizer_are_those_that_it_is_evaluated_at(settings: Resolve) -> None:
+    words = ["optimizer=signsgd", "~optimizer.style", "optimizer.target=pytorch_optimizer.ScheduleFreeSGD"]
+    chosen = settings(*words, "optimizer.name=free", "machine.keep=weights")
+    run(chosen)
+    program = program_of(settings())
+    program.task.module.load_state_dict(load_file(record_of(chosen).weights_path))
+    (measured,) = program.evaluate()
+    assert measured.row["test_loss"] == pytest.approx(record_of(chosen).summary["test_loss"], rel=1e-5)

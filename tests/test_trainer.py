@@ -226,7 +226,7 @@ def test_a_checkpoint_brings_the_random_numbers_back(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint.save(path, {"step": 3})
-    with pytest.raises(AttributeError):
+    with pytest.raises(checkpoint.StateError):
         checkpoint.save(path, {"step": lambda: None})
     assert checkpoint.load(path) == {"step": 3}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -21,7 +21,7 @@ from reltrust.sweeps.plan import describe, plan
 from reltrust.training.stopping import PREEMPTED
 
 BAD_SETTINGS, FAILED = 2, 1
-_INTERRUPTED = "interrupted: the same command goes on from here"
+_INTERRUPTED = "interrupted: the same command goes on from what was kept"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="run")

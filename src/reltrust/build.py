@@ -4,21 +4,24 @@ import importlib
 import inspect
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from reltrust.data import images
-from reltrust.errors import SettingsError
+from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
 from reltrust.records.store import check_writable
-from reltrust.settings import Optimizer, Settings
+from reltrust.settings import Optimizer, Rest, Settings
 from reltrust.training import ranks
+from reltrust.training.joint import JointOptimizer, set_mode
 from reltrust.training.program import Program
 
 
@@ -80,8 +83,11 @@ def program(settings: Settings, device: torch.device) -> Program:
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
         raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
-    chosen = [general.players.get(name, general) for name in names]
-    optimizers = [optimizer(own, player.params, device) for own, player in zip(chosen, task.players, strict=True)]
+    tables = [m.weight for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    chosen, optimizers = [general.players.get(name, general) for name in names], []
+    for own, player in zip(chosen, task.players, strict=True):
+        key = f"optimizer.players.{player.name}" if player.name in general.players else "optimizer"
+        optimizers.append(optimizer(own, player.params, device, key=key, tables=tables))
     clip_norms = [own.clip_norm for own in chosen]
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
@@ -107,39 +113,86 @@ def _built(settings: Settings, device: torch.device) -> Task | Analysis:
     return settings.task.build(settings, device)
 
 
-def optimizer(chosen: Optimizer, params: Iterable[torch.nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+def optimizer(
+    chosen: Optimizer,
+    params: Iterable[nn.Parameter],
+    device: torch.device,
+    *,
+    key: str = "optimizer",
+    tables: Collection[torch.Tensor] = (),
+) -> torch.optim.Optimizer:
     """``target(params, lr=..., **hyperparameters)``; torch's own optimizers in their fused form, where they have one.
 
+    With ``rest`` that moves the matrices, and another optimizer all others; both are one.
+
+    Args:
+        key: where the choice stands in a config.
+        tables: embeddings, which are of two dimensions and yet no matrices.
+
     Raises:
-        SettingsError: there is no such target, or it refuses its arguments.
+        SettingsError: there is no such target, it refuses its arguments, or cannot do what is asked of it here.
     """
-    target = optimizer_class(chosen.target)
-    arguments: dict[str, Any] = {"lr": chosen.lr, **chosen.hyperparameters}
+    params = list(params)
+    if chosen.rest is None:
+        return _optimizer(chosen, params, device, key)
+    embeddings = set(tables)
+    matrices = [p for p in params if p.dim() == 2 and p not in embeddings]
+    others = [p for p in params if p.dim() != 2 or p in embeddings]
+    parts = [_optimizer(chosen, matrices, device, key)]
+    return JointOptimizer([*parts, _optimizer(chosen.rest, others, device, f"{key}.rest")] if others else parts)
+
+
+def _optimizer(
+    chosen: Optimizer | Rest, params: list[nn.Parameter], device: torch.device, key: str
+) -> torch.optim.Optimizer:
+    target = optimizer_class(chosen.target, key)
+    given = chosen.hyperparameters
+    arguments: dict[str, Any] = {"lr": chosen.lr, **given}
     fused = chosen.target.startswith("torch.optim.") and "fused" in inspect.signature(target).parameters
-    if fused and device.type in ("cpu", "cuda"):
+    otherwise = "fused" in given or given.get("foreach") is not None or given.get("differentiable")
+    if fused and not otherwise and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
+    failed = ""
     try:
-        built: torch.optim.Optimizer = target(params, **arguments)
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise SettingsError(f"optimizer={chosen.name} with {given}: {error}") from None
-    closure = inspect.signature(built.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise SettingsError(f"optimizer.target={chosen.target!r}: its step needs a closure, and here it gets none")
+        built = target(params, **arguments)
+        if not all("lr" in group for group in built.param_groups):
+            raise ValueError("it has no learning rate that a schedule could change")
+        # What only a step refuses is refused here too, by one on throw-away parameters, one of each shape.
+        failed = "a step without a closure, on dense gradients without a graph, fails: "
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            tried = [torch.rand_like(p, requires_grad=True) for p in {p.shape: p for p in params}.values()]
+            trial = target(tried, **arguments)
+            set_mode([trial], "train")
+            for p in tried:
+                p.grad = torch.randn_like(p)
+            trial.step()
+            set_mode([trial], "eval")
+    except Exception as error:  # whatever somebody else's code raises
+        listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        reason = f"{failed}{type(error).__name__}: {first_line(error)}"
+        raise SettingsError(f"{key}.target={chosen.target!r} with {listed}: {reason}") from None
     return built
 
 
-def optimizer_class(target: str) -> Any:
-    """What the dotted path ``target`` names.
+def optimizer_class(target: str, key: str = "optimizer") -> Callable[..., torch.optim.Optimizer]:
+    """What the dotted path ``target`` names: a class of optimizers, or a function that is annotated to return one.
 
     Raises:
-        SettingsError: nothing has this name.
+        SettingsError: nothing has this name, or something else has.
     """
     module, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"optimizer.target={target!r}: {error}") from None
+        found: Any = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever importing somebody else's module raises
+        raise SettingsError(f"{key}.target={target!r}: {first_line(error)}") from None
+    kind = found
+    if not isinstance(found, type):
+        with suppress(Exception):  # no function, or annotations that name what is not there
+            kind = get_type_hints(found).get("return")
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        allowed = "a subclass of torch.optim.Optimizer, or a function annotated to return one"
+        raise SettingsError(f"{key}.target={target!r}: must be {allowed}")
+    return found  # type: ignore[no-any-return]
 
 
 def check(runs: Iterable[Settings]) -> None:
@@ -154,9 +207,10 @@ def check(runs: Iterable[Settings]) -> None:
         device(settings)
         if settings.optimizer is None:
             continue
-        params = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 2), (2,))]
-        for chosen in (settings.optimizer, *settings.optimizer.players.values()):
-            optimizer(chosen, params, torch.device("cpu"))
+        params = [nn.Parameter(torch.zeros(shape)) for shape in ((64, 64), (64,))]
+        optimizer(settings.optimizer, params, torch.device("cpu"))
+        for name, chosen in settings.optimizer.players.items():
+            optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
         images.load(name, root)
     for results in sorted({s.machine.results for s in different.values()}):

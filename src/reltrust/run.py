@@ -1,5 +1,6 @@
 """The life of a run, from its settings to its ended record: alone, or as a member of a pack."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -11,10 +12,12 @@ from reltrust.errors import SettingsError
 from reltrust.records.shorter import continue_shorter
 from reltrust.records.store import Status
 from reltrust.records.tracking import NoTracker, open_tracker
-from reltrust.sweeps.plan import PlannedRun
+from reltrust.sweeps.plan import AGAIN, PlannedRun
 from reltrust.training import ranks
 from reltrust.training.analysis import analyse
 from reltrust.training.trainer import Member, SilentMember, train
+
+log = logging.getLogger(__name__)
 
 
 def run(planned: PlannedRun) -> Status:
@@ -39,6 +42,8 @@ def run(planned: PlannedRun) -> Status:
     machine = replace(settings.machine, progress=settings.machine.progress and ranks.rank() == 0)
     with ranks.joined(device):
         program = build.program(settings, device)
+        if planned.action == AGAIN and ranks.rank() == 0:
+            log.warning("%s begins again: no checkpoint of it was kept", planned.record.path.name)
         with life(planned, device) as member:
             (status,) = train(program, settings.training, [member], machine)
     return status

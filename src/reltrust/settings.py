@@ -43,13 +43,27 @@ class Style:
     dash: list[Seconds] | None = None  # lengths drawn and left out in turn; empty: a solid line
 
 
+_Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
+_Lr = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Rest:
+    """As ``Optimizer``: what moves the parameters that are no matrices, or are an embedding's, for one of matrices."""
+
+    target: _Target
+    lr: _Lr
+    hyperparameters: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Optimizer:
     """``target(params, lr=lr, **hyperparameters)`` is the optimizer, which knows the ranges of what it is given."""
 
     name: Name
-    target: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$")]
-    lr: Annotated[float, Field(gt=0)]
+    target: _Target
+    lr: _Lr
+    rest: Rest | None = None  # None: all parameters are moved by one
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # the gradients' norm over all parameters is at most this
     style: Style = Style()
     players: dict[str, "Optimizer"] = field(default_factory=dict)  # those of a task's players that differ
@@ -77,9 +91,6 @@ class Trainer:
 # --- where it runs: no part of a run's identity -----------------------------------------------------------------------
 
 
-Keep = Literal["nothing", "weights", "checkpoint"]
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Machine:
     """Where a run computes and keeps its files."""
@@ -90,7 +101,7 @@ class Machine:
     data: str
     checkpoint_minutes: Seconds
     progress: bool
-    keep: Keep = "nothing"  # of a finished run, besides its record
+    keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished run, besides its record
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -211,17 +222,25 @@ def _optimizer(config: dict[str, Any], prefix: tuple[str, ...]) -> dict[str, Any
 
     A player's optimizer is that of all with some keys changed, or another one, from its target on.
     """
-    names = {f.name for f in fields(Optimizer)} - {"hyperparameters"}
-    own = {key: value for key, value in config.items() if key in names and key != "players"}
-    hyperparameters = {key: _validate(Any, value, (*prefix, key)) for key, value in config.items() if key not in names}
+    own, hyperparameters = _split(config, Optimizer, prefix)
     players = {}
-    for name, changes in (config.get("players") or {}).items():
+    for name, changes in (own.pop("players", None) or {}).items():
         if not isinstance(changes, dict):
             raise SettingsError(f"{'.'.join(prefix)}.players.{name}={changes!r}: must be keys of an optimizer")
-        base = own | ({} if "target" in changes else hyperparameters)
+        base = own | ({"rest": None} if "target" in changes else hyperparameters)
         players[name] = _optimizer(base | changes, (*prefix, "players", name))
         _validate(Optimizer, players[name], (*prefix, "players", name))
+    if isinstance(own.get("rest"), dict):
+        rest, others = _split(own["rest"], Rest, (*prefix, "rest"))
+        own["rest"] = rest | {"hyperparameters": others}
     return own | {"hyperparameters": hyperparameters, "players": players}
+
+
+def _split(config: dict[str, Any], schema: Any, prefix: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of the schema, and the hyperparameters beside them."""
+    names = {f.name for f in fields(schema)} - {"hyperparameters"}
+    others = {key: _validate(Any, value, (*prefix, key)) for key, value in config.items() if key not in names}
+    return {key: value for key, value in config.items() if key in names}, others
 
 
 def parse_launcher(config: Any) -> Launcher:

@@ -58,11 +58,7 @@ class GridSweeper(Sweeper):
         composer = Composer(self._loader, self._config, fixed)
         settings, words = [], {}
         for point in expand(self._grids, swept):
-            # In Hydra's grammar.
-            overrides = [
-                f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-                for key, value in point.items()
-            ]
+            overrides = [f"{key}={in_hydras_grammar(value)}" for key, value in point.items()]
             settings.append(composer.settings(overrides))
             words[id(settings[-1])] = overrides
         runs = plan(settings)
@@ -123,3 +119,12 @@ class GridSweeper(Sweeper):
         if not any(override.key_or_group == "tracking" for override in overrides):
             fixed.append("tracking=none")
         return fixed, swept
+
+
+def in_hydras_grammar(value: Any) -> str:
+    """A value as a command line would have it: not None but null, also inside of lists and mappings."""
+    if isinstance(value, list):
+        return f"[{','.join(map(in_hydras_grammar, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}: {in_hydras_grammar(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -23,8 +23,10 @@ def obstacle(settings: Settings) -> str | None:
         target = build.optimizer_class(optimizer.target)
     except Exception as error:  # whatever it is, the run itself will tell
         return first_line(error)
-    if not (target in ELEMENTWISE or issubclass(target, RuleOptimizer)):
+    if not (target in ELEMENTWISE or (isinstance(target, type) and issubclass(target, RuleOptimizer))):
         return f"optimizer.target={optimizer.target} does not pack"
+    if optimizer.rest is not None:
+        return f"optimizer.rest.target={optimizer.rest.target} does not pack"
     if optimizer.clip_norm is not None:
         return f"optimizer.clip_norm={optimizer.clip_norm} does not pack"
     if settings.trainer.accumulate > 1:

@@ -111,6 +111,9 @@ class PackedProgram:
         self._unstack()
         return [_owning(state) for member in self._members for state in member.state_dicts()]
 
+    def weights(self) -> list[dict[str, Tensor]]:
+        return [weights for member in self._members for weights in member.weights()]
+
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         for member, state in zip(self._members, states, strict=True):
             member.load_state_dicts([state])

@@ -1,6 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped."""
 
+import io
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,36 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
+from reltrust.errors import first_line
 from reltrust.records.files import write_atomically
 
 
+class StateError(Exception):
+    """A state with objects in it that no checkpoint holds."""
+
+
+def check_loadable(state: dict[str, Any]) -> None:
+    """Raises StateError if the state could not be loaded again; its tensors are left out of the trial."""
+    hollow = tree_map(lambda leaf: leaf.new_empty(0) if type(leaf) is torch.Tensor else leaf, state)
+    file = io.BytesIO()
+    try:
+        torch.save(hollow, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:  # whatever pickling and unpickling raise
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        raise StateError(f"cannot be kept in a checkpoint ({named[1] if named else first_line(error)})") from None
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes the state and the random number generators' states, or leaves the earlier checkpoint as it was."""
+    """Writes the state and the random number generators' states, or leaves the earlier checkpoint as it was.
+
+    Raises:
+        StateError: as :func:`check_loadable`.
+    """
+    check_loadable(state)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     kind, keys, *rest = np.random.get_state()  # in numbers and tensors, which are all that is loaded
     generators = {"cpu": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}

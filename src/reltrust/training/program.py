@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from reltrust.experiment import Measured, Task
 from reltrust.settings import Trainer
 from reltrust.training import ranks
+from reltrust.training.joint import set_mode
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class TrainingProgram(Protocol):
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None: ...
 
+    def weights(self) -> list[dict[str, Tensor]]:
+        """What each member's model is evaluated with."""
+        ...
+
 
 class Program:
     """One run: its players' updates in their order, each by an optimizer of its own. Between two fetches nothing waits
@@ -78,6 +83,7 @@ class Program:
         self.task, self.optimizers, self.window = task, list(optimizers), window
         self.precision, self.parts = trainer.precision, trainer.accumulate
         self.clip_norms = list(clip_norms or [None] * len(self.optimizers))
+        set_mode(self.optimizers, "train")
         self.initial_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.names = [name for player in task.players for name in player.measures]
         ends = itertools.accumulate(len(player.measures) for player in task.players)
@@ -124,17 +130,20 @@ class Program:
         return [window_of(measured.cpu(), self.names, self.losses, step - steps)]
 
     def evaluate(self) -> list[Measured]:
-        """The task's measures on held-out examples, the model in evaluation mode."""
+        """The task's measures on held-out examples, the model and the optimizers in evaluation mode."""
         self.task.module.eval()
+        set_mode(self.optimizers, "eval")
         with computing(self.precision, self.measured.device):
             measured = self.task.evaluate()
         self.task.module.train()
+        set_mode(self.optimizers, "train")
         return [measured]
 
     def retain(self, members: Sequence[int]) -> None:
         """Nothing to do: the only member goes on."""
 
     def state_dicts(self) -> list[dict[str, Any]]:
+        """All in training mode: to evaluation mode and back would round the weights, which must go on to the bit."""
         measured = self.measured[: self.since_fetch]
         ranks.average([measured])
         state = {
@@ -145,6 +154,12 @@ class Program:
         if ranks.count() > 1:  # each draws its own dropout; a checkpoint by itself knows rank 0's generators
             state["generators"] = ranks.gather(ranks.generator(measured.device).get_state())
         return [state]
+
+    def weights(self) -> list[dict[str, Tensor]]:
+        set_mode(self.optimizers, "eval")
+        weights = {key: value.detach().clone() for key, value in self.task.module.state_dict().items()}
+        set_mode(self.optimizers, "train")
+        return [weights]
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states

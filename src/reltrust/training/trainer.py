@@ -1,21 +1,25 @@
 """The training loop, the only one."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
 from reltrust.schedules import Schedule
-from reltrust.settings import Keep, Machine, Training
+from reltrust.settings import Machine, Training
 from reltrust.training import ranks
 from reltrust.training.program import TrainingProgram
 from reltrust.training.progress import Progress
 from reltrust.training.stopping import StopRequest
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Stopwatch:
@@ -68,11 +72,11 @@ class Member:
         """Leaves a checkpoint of having made so many steps."""
         checkpoint.save(self.record.checkpoint_path, {"step": step, "seconds": self.seconds, "program": state})
 
-    def end(self, status: Status, summary: Row, *, keep: Keep = "nothing", state: dict[str, Any] | None = None) -> None:
-        """The result; with ``keep`` also the weights of the last step's ``state``, or its checkpoint."""
-        if keep == "weights" and state is not None:
-            checkpoint.save_weights(self.record.weights_path, state["model"])
-        self.record.end(status, summary, keep_checkpoint=keep == "checkpoint")
+    def save_weights(self, weights: dict[str, Tensor]) -> None:
+        checkpoint.save_weights(self.record.weights_path, weights)
+
+    def end(self, status: Status, summary: Row, *, keep_checkpoint: bool = False) -> None:
+        self.record.end(status, summary, keep_checkpoint=keep_checkpoint)
         self.status = status
         self.tracker.finish(status, summary)
 
@@ -93,7 +97,9 @@ class SilentMember(Member):
 
     def save(self, step: int, state: dict[str, Any]) -> None: ...
 
-    def end(self, status: Status, summary: Row, **_: Any) -> None:
+    def save_weights(self, weights: dict[str, Tensor]) -> None: ...
+
+    def end(self, status: Status, summary: Row, *, keep_checkpoint: bool = False) -> None:
         self.status = status
 
     def preempt(self) -> None:
@@ -124,7 +130,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
         member.row = member.record.metrics[-1] if step and member.record.metrics else {}
     del states
     running = list(members)
-    clock, last_checkpoint = Stopwatch(), time.monotonic()
+    clock, last_checkpoint, keeps_checkpoints = Stopwatch(), time.monotonic(), True
     count, label, unit = len(members), members[0].record.path.name, "step"
     if count > 1:
         label, unit = f"{count} runs, {label} and others", "member-step"
@@ -134,6 +140,16 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
         lap = clock.lap()
         for member in running:
             member.seconds += lap / len(running)
+
+    def save_checkpoints() -> None:
+        nonlocal keeps_checkpoints
+        try:
+            for member, state in zip(running, program.state_dicts(), strict=True):
+                member.save(step, state)
+        except checkpoint.StateError as error:
+            if keeps_checkpoints:
+                log.warning("%s: its optimizer's state %s; if stopped, the run begins again", label, error)
+            keeps_checkpoints = False
 
     with StopRequest() as stop:
         while step < training.steps and running:
@@ -175,12 +191,11 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                 progress.update(count * step, text, last=ended)
 
             # --- checkpoint -------------------------------------------------------------------------------------------
-            overdue = time.monotonic() - last_checkpoint >= 60 * machine.checkpoint_minutes
+            overdue = keeps_checkpoints and time.monotonic() - last_checkpoint >= 60 * machine.checkpoint_minutes
             stopping, overdue = ranks.on_any(stop.requested, overdue)
             if (overdue or stopping) and step < training.steps and running:
                 share_time()
-                for member, state in zip(running, program.state_dicts(), strict=True):
-                    member.save(step, state)
+                save_checkpoints()
                 clock.lap()
                 last_checkpoint = time.monotonic()
             if stopping and step < training.steps:
@@ -190,11 +205,13 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
 
     # --- the end ------------------------------------------------------------------------------------------------------
     running = [member for member in running if member.status is Status.RUNNING]
-    last: list[Any] = program.state_dicts() if running and machine.keep != "nothing" else [None] * len(running)
-    for member, state in zip(running, last, strict=True):
+    if machine.keep == "checkpoint" and running:
+        save_checkpoints()
+    if machine.keep == "weights" and running:
+        for member, weights in zip(running, program.weights(), strict=True):
+            member.save_weights(weights)
+    for member in running:
         result = {key: value for key, value in member.row.items() if key not in ("step", "lr")}
-        if machine.keep == "checkpoint" and state is not None:
-            member.save(step, state)
-        member.end(Status.FINISHED, {"steps": step, **result}, keep=machine.keep, state=state)
+        member.end(Status.FINISHED, {"steps": step, **result}, keep_checkpoint=machine.keep == "checkpoint")
     progress.close()
     return [member.status for member in members]
