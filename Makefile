@@ -25,38 +25,38 @@ help: ## print this list
 setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
 
 $(STAMP):
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	f"reltrust needs Python 3.11 to 3.13, $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12")'
 	echo "setting up $(VENV) from requirements.lock (several GB with torch; minutes on a slow network)"
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
-	$(VENV)/bin/uv pip install --quiet --require-hashes --no-deps --python $(PY) -r requirements.lock
-	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python $(PY) --editable .
+	test -x "$(PY)" || "$(PYTHON)" -m venv $(VENV)
+	"$(PY)" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r <(sed -n '/^uv==/,/[^\\]$$/p' requirements.lock)
+	$(VENV)/bin/uv pip install --quiet --require-hashes --no-deps --python "$(PY)" -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --python "$(PY)" --editable .
 	rm -f $(VENV)/.reltrust-*
 	touch $@
 
 reproduce-%: setup
 	@status=0
 	experiment=$(subst -,_,$*)
-	$(PY) -m reltrust sweep=$$experiment scale=$(SCALE) 'seed=range($(SEEDS))' launcher=$(LAUNCHER) machine.results=$(RESULTS) $(ARGS) || status=$$?
-	if [ $$status -le 1 ] && [ -f experiments/$$experiment/figure.py ]; then
-	  $(PY) scripts/figures.py $$experiment --results $(RESULTS) --scale $(SCALE)
+	"$(PY)" -m reltrust sweep=$$experiment "scale=$(SCALE)" "seed=range($(SEEDS))" "launcher=$(LAUNCHER)" "machine.results='$(RESULTS)'" $(ARGS) || status=$$?
+	if [[ $$status == [013] && -f experiments/$$experiment/figure.py ]]; then
+	  "$(PY)" scripts/figures.py $$experiment --results "$(RESULTS)" --scale "$(SCALE)"
 	fi
 	exit $$status
 
 figures: ## redraw every figure from results/summaries alone (needs no torch)
-	@if [ ! -x $(PY) ] && $(PYTHON) -c 'import pandas, matplotlib' 2>/dev/null; then
-	  $(PYTHON) scripts/figures.py --results $(RESULTS)
+	@if [ ! -x "$(PY)" ] && "$(PYTHON)" -c 'import pandas, matplotlib' 2>/dev/null; then
+	  "$(PYTHON)" scripts/figures.py --results "$(RESULTS)"
 	else
 	  $(MAKE) --no-print-directory setup
-	  $(PY) scripts/figures.py --results $(RESULTS)
+	  "$(PY)" scripts/figures.py --results "$(RESULTS)"
 	fi
 
 status: setup ## what has run, what runs, what failed
-	@$(PY) scripts/status.py --results $(RESULTS)
+	@"$(PY)" scripts/status.py --results "$(RESULTS)"
 
 test: setup ## all tests
-	@$(PY) -m pytest $(ARGS)
+	@"$(PY)" -m pytest $(ARGS)
 
 lint: setup ## format, lint and types, as CI checks them
 	@$(VENV)/bin/ruff format --check .
@@ -72,8 +72,8 @@ lock: setup ## renew requirements.lock from pyproject.toml
 	  --extra dev --upgrade pyproject.toml --output-file requirements.lock
 
 benchmark: setup ## time a training step, the optimizers and packed runs against their peers
-	@$(PY) benchmarks/training_step.py
-	$(PY) benchmarks/optimizers.py
-	$(PY) benchmarks/packing.py
+	@"$(PY)" benchmarks/training_step.py
+	"$(PY)" benchmarks/optimizers.py
+	"$(PY)" benchmarks/packing.py
 
 .PHONY: help setup figures status test lint format lock benchmark

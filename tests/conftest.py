@@ -1,14 +1,17 @@
 """What several tests use: settings as the command line would resolve them, and the command line itself."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from reltrust.settings import Settings, parse
@@ -54,3 +57,29 @@ def reltrust(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"
         )
 
     return call
+
+
+@pytest.fixture
+def in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., "subprocess.CompletedProcess[str]"]]:
+    """As ``reltrust``, but in this process, which has imported everything already."""
+    from reltrust import __main__ as command_line
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # what main() sets is taken back
+
+    def call(*words: str) -> "subprocess.CompletedProcess[str]":
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["reltrust", *words])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            command_line.main()
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, told.out, told.err)
+
+    yield call
+    signal.set_wakeup_fd(-1)

@@ -335,8 +335,8 @@ def test_a_member_whose_record_is_gone_fails_alone(settings: Resolve, monkeypatc
 
 
 def test_what_is_wrong_with_runs_before_their_first_step_ends_no_other_run(settings: Resolve, tmp_path: Path) -> None:
-    words = ["+optimizer.foreach=true", "+optimizer.fused=true", "optimizer.lr=0.01"]  # Adam takes one of them
-    chosen = [settings(f"optimizer={name}", *words) for name in ("adam", "fromage", "lars")]
+    both = ["+optimizer.foreach=true", "+optimizer.fused=true"]  # Adam takes one of them
+    chosen = [settings("optimizer=adam", *both), *(settings(f"optimizer={name}") for name in ("fromage", "lars"))]
     outcomes = together(chosen)
     assert isinstance(outcomes[0], SettingsError)
     assert outcomes[1:] == [Status.FINISHED] * 2

@@ -213,7 +213,7 @@ STOREYS = [
     ["optim", "models", "data"],
     ["settings"],
     ["records"],
-    ["training", "reporting"],
+    ["precheck", "training", "reporting"],
     ["sweeps"],
     ["build"],
     ["run"],

@@ -24,7 +24,7 @@ class Subject:
     pack_keys: ClassVar[tuple[str, ...] | None] = ("hidden_layers", "width")
 
     hidden_layers: Annotated[int, Field(ge=1, le=10_000)]
-    width: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1, le=10_000)]  # the weights of one layer are then 400 MB
     init: Literal["torch", "he"]
 
     @property

@@ -1,26 +1,36 @@
 """``python -m reltrust``: the Hydra application. One run, or with ``-m`` or ``sweep=...`` many."""
 
 import os
+import signal
 import sys
+from contextlib import suppress
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import NoReturn
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+try:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-from reltrust import messages
-from reltrust.errors import SweepError, UserError
-from reltrust.experiment import CONFIGS
-from reltrust.settings import COMMAND_KEYS, parse
-from reltrust.sweeps.plan import describe, plan
-from reltrust.training.stopping import PREEMPTED
+    from hydra_plugins.reltrust_plugins.composer import check_choices
+    from reltrust import messages
+    from reltrust.errors import BusyError, SweepError, UserError
+    from reltrust.experiment import CONFIGS
+    from reltrust.precheck import precheck
+    from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings, parse
+    from reltrust.sweeps.plan import BUSY, describe, plan
+    from reltrust.training.stopping import PREEMPTED
+except ModuleNotFoundError as error:
+    print(f'error: the package {error.name} is missing: pip install "reltrust[experiments]"', file=sys.stderr)
+    raise SystemExit(2) from None
 
-BAD_SETTINGS, FAILED = 2, 1
+FAILED, BAD_SETTINGS, NOT_ALL_DONE = 1, 2, 3
 _INTERRUPTED = "interrupted: the same command goes on from what was kept"
 
 
@@ -28,20 +38,24 @@ _INTERRUPTED = "interrupted: the same command goes on from what was kept"
 def application(config: DictConfig) -> str:
     """One run from its resolved config; returns its status."""
     try:
-        (planned,) = plan([parse(OmegaConf.to_container(config, resolve=True))])  # type: ignore[arg-type]
+        (planned,) = plan([_from_where_it_began(parse(OmegaConf.to_container(config, resolve=True)))])  # type: ignore[arg-type]
         if config.dry_run:
             print(describe([planned], each=True))
             return "planned"
+        if planned.action == BUSY:
+            raise BusyError(f"{planned.record.path}: another process is working on this run")
+        if planned.is_due:
+            precheck([planned.settings])
 
         from reltrust.records.store import Status  # torch and all that: only now
         from reltrust.run import run
         from reltrust.training import ranks
 
         status = run(planned)
-    except UserError as error:
+    except (UserError, OmegaConfBaseException) as error:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise  # the sweeper tells of it when the other runs have ended
-        _refuse(str(error))
+        _leave(error)
     if status is Status.PREEMPTED:
         raise SystemExit(PREEMPTED)
     if planned.settings.machine.progress and ranks.rank() == 0:
@@ -51,43 +65,94 @@ def application(config: DictConfig) -> str:
     return status.value
 
 
+def _from_where_it_began(settings: Settings) -> Settings:
+    """With hydra.job.chdir a run is in another folder by now; its paths are meant from where the command was given."""
+    began = Path(HydraConfig.get().runtime.cwd)
+    if began == Path.cwd():
+        return settings
+    machine = settings.machine
+    machine = replace(machine, results=str(began / machine.results), data=str(began / machine.data))
+    return replace(settings, machine=machine)
+
+
 def main() -> None:
     """Runs the application; what a user got wrong is one line on standard error and exit status 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print the error itself, and exit with 1
+    words = sys.argv[1:]
+    signals, written = os.pipe()
+    for end in (signals, written):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(written)  # tells which signals came, whoever handles them
     try:
+        sys.argv[1:] = [_left_to_the_sweeper(word) for word in words] if _are_many(words) else words
         application()
-    except SweepError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
-    except UserError as error:
-        _refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _refuse(messages.of_hydra(_cause(error), COMMAND_KEYS))
+    except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:
+        sys.argv[1:] = words
+        cause = _cause(error)
+        if isinstance(cause, UserError | HydraException | OmegaConfBaseException):
+            _leave(cause)
+        raise
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
         sys.exit(128 + 2)
     except SystemExit as leaving:
-        if leaving.code == PREEMPTED:
-            print(_INTERRUPTED, file=sys.stderr)
+        if leaving.code != PREEMPTED:
+            raise
+        print(_INTERRUPTED, file=sys.stderr)
+        with suppress(BlockingIOError):  # only a process of this one was asked to stop
+            sys.exit(128 + os.read(signals, 1)[0])
         raise
 
 
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+def _leave(error: Exception) -> NoReturn:
+    """Prints the error, and ends the process with the exit status that says of which kind it is."""
+    if isinstance(error, SweepError):
+        print(error, file=sys.stderr)
+        raise SystemExit(FAILED)
+    if isinstance(error, BusyError):
+        print(f"not all done: {error}", file=sys.stderr)
+        raise SystemExit(NOT_ALL_DONE)
+    text = str(error) if isinstance(error, UserError) else messages.of_hydra(error, COMMAND_KEYS)
+    print(f"error: {text}", file=sys.stderr)
     raise SystemExit(BAD_SETTINGS)
 
 
+def _are_many(words: list[str]) -> bool:
+    return any(word in ("-m", "--multirun", "hydra.mode=MULTIRUN") or word.startswith("sweep=") for word in words)
+
+
+def _left_to_the_sweeper(word: str) -> str:
+    """``a.b=choice(value)`` for ``a.b=value``, a setting of a run.
+
+    Hydra checks what is fixed against the default choices of the groups, though others are swept; the sweeper checks it
+    against those of each run.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return word  # an option, or what Hydra will refuse itself
+    part, _, key = override.key_or_group.partition(".")
+    of_run = part in {field.name for field in fields(Settings)} - set(MACHINE_FIELDS)
+    is_choice = not key and not isinstance(override.value(), dict)
+    if override.is_delete() or override.is_sweep_override() or not of_run or is_choice:
+        return word
+    return f"{override.get_key_element()}=choice({override.get_value_element_as_str() or repr('')})"
+
+
 def _cause(error: Exception) -> Exception:
-    """The error itself, or the one that kept Hydra from finding out that a sweep was meant."""
-    if "--multirun" not in str(error) or any(word.startswith("-") for word in sys.argv[1:]):
+    """The error itself, or what is behind one of Hydra's that does not tell."""
+    unclear = "Config group override must be" in str(error)
+    alone = "--multirun" in str(error) and not any(word.startswith("-") for word in sys.argv[1:])
+    if not unclear and not alone:
         return error
-    overrides = OverridesParser.create().parse_overrides(sys.argv[1:])
-    once = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    overrides = OverridesParser.create().parse_overrides([word for word in sys.argv[1:] if not word.startswith("-")])
+    once = [override for override in overrides if not override.is_sweep_override()]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            hydra.compose("run", once)
-    except (HydraException, OmegaConfBaseException) as cause:
+            check_choices(GlobalHydra.instance().config_loader(), once)
+            hydra.compose("run", [str(override.input_line) for override in once])
+    except (UserError, HydraException, OmegaConfBaseException) as cause:
         return cause
     return error
 

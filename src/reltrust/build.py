@@ -18,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from reltrust.data import images
 from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
-from reltrust.records.store import check_writable
 from reltrust.settings import Optimizer, Rest, Settings
 from reltrust.training import ranks
 from reltrust.training.joint import JointOptimizer, set_mode
@@ -198,8 +197,10 @@ def optimizer_class(target: str, key: str = "optimizer") -> Callable[..., torch.
 def check(runs: Iterable[Settings]) -> None:
     """Refuses what one of the runs would be refused for, before any of them starts, as far as no task need be built.
 
+    What can be known without torch :func:`reltrust.precheck.precheck` has refused before.
+
     Raises:
-        SettingsError: a setting that the optimizer, the device or the disk refuses.
+        SettingsError: a setting that the optimizer or the device refuses.
         DataError: the data cannot be had.
     """
     different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
@@ -213,5 +214,3 @@ def check(runs: Iterable[Settings]) -> None:
             optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
         images.load(name, root)
-    for results in sorted({s.machine.results for s in different.values()}):
-        check_writable(results)

@@ -39,8 +39,15 @@ def of_validation(error: ValidationError, schema: Any, prefix: tuple[str, ...] =
         return f"{key}.name={first['ctx']['tag']!r}: unknown, allowed are {first['ctx']['expected_tags']}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{key}: missing"
-    text = first["msg"].replace("Input should be", "must be").replace("String should match pattern", "must match")
+    text = first["msg"].removeprefix("Value error, ")
+    text = text.replace("Input should be", "must be").replace("String should match pattern", "must match")
+    text = text.replace("String should have", "must have")
     return f"{key}={first['input']!r}: {text[0].lower()}{text[1:]}"
+
+
+def of_choice(given: str, options: Iterable[str]) -> str:
+    """What is wrong with ``group=value`` where the value is no name."""
+    return f"{given}: must be a name, allowed are {', '.join(options)}; without it the default is chosen"
 
 
 def of_hydra(error: Exception, command_keys: Iterable[str]) -> str:
@@ -50,7 +57,7 @@ def of_hydra(error: Exception, command_keys: Iterable[str]) -> str:
         command_keys: keys that no config shows and a command line may have.
     """
     from hydra.errors import MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -65,8 +72,12 @@ def of_hydra(error: Exception, command_keys: Iterable[str]) -> str:
         exact = rf"\+*{re.escape(key)}"
         given = [word for end in (r"\..*=", "=") for word in sys.argv[1:] if re.match(exact + end, word)]
         shown = given[0] if given else key
+        if isinstance(cause, InterpolationResolutionError):
+            return f"{shown}: {str(cause).splitlines()[0]}"
         if key == "launcher":
             return f"{shown}: only launcher=packed and launcher=processes have settings of this kind"
+        if key == "sweep":
+            return f"{shown}: needs sweep=, the experiment whose grids it changes"
         names = {str(name) for name in cause.parent_node} - {"hydra"}
         return f"{shown}: {_unknown(str(cause.key), sorted(names if '.' in key else names | set(command_keys)))}"
     return " ".join(str(error).split())

@@ -7,13 +7,19 @@ import math
 from bisect import bisect_right
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from reltrust.schema import STRICT, Positive, Share
 
 _Decay = Annotated[float, Field(gt=0, le=1)]
 _Steps = Annotated[int, Field(ge=0)]
+
+
+def _ascending(steps: list[int]) -> list[int]:
+    if steps != sorted(steps):  # in two orders the same schedule would be two runs
+        raise ValueError("must be in ascending order")
+    return steps
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,10 +53,10 @@ class Milestones:
     depends_on_length: ClassVar[bool] = False
     name: Literal["milestones"]
     decay: _Decay
-    at: list[Positive]
+    at: Annotated[list[Positive], AfterValidator(_ascending)]
 
     def factor(self, step: int, steps: int) -> float:
-        return float(self.decay ** bisect_right(sorted(self.at), step))
+        return float(self.decay ** bisect_right(self.at, step))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,7 +16,7 @@ from reltrust import experiment, messages
 from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet
 from reltrust.errors import SettingsError
 from reltrust.schedules import Schedule
-from reltrust.schema import STRICT, Name, Positive, Seconds
+from reltrust.schema import STRICT, Name, NotEmpty, Positive, Seconds
 
 if TYPE_CHECKING:
     from reltrust.experiment import Subject
@@ -37,7 +37,7 @@ class Data:
 class Style:
     """How an optimizer is drawn; no part of a run's identity."""
 
-    label: Annotated[str, Field(min_length=1)] | None = None
+    label: NotEmpty | None = None
     color: Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")] | None = None
     marker: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     dash: list[Seconds] | None = None  # lengths drawn and left out in turn; empty: a solid line
@@ -96,9 +96,9 @@ class Machine:
     """Where a run computes and keeps its files."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
-    threads: Positive | None
-    results: str
-    data: str
+    threads: Positive | None  # at most the machine's cores, which the machine itself knows
+    results: NotEmpty
+    data: NotEmpty
     checkpoint_minutes: Seconds
     progress: bool
     keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished run, besides its record
@@ -109,8 +109,8 @@ class Tracking:
     """Whether Weights & Biases mirrors the run's record."""
 
     mode: Literal["none", "wandb_offline", "wandb"]
-    project: Annotated[str, Field(min_length=1)]
-    entity: str | None
+    project: NotEmpty
+    entity: NotEmpty | None
     timeout_seconds: Seconds
 
 
@@ -121,7 +121,7 @@ class Launcher:
     max_members: Positive | None = None
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
     require_packing: bool = False
-    workers: Positive | None = None
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
 COMMAND_KEYS = ("scale", "sweep", "dry_run", "launcher")  # they choose other keys, or what the command does
@@ -166,6 +166,7 @@ def parse(config: dict[str, Any]) -> Settings:
     """
     if "launcher" in config:
         parse_launcher(config["launcher"])
+    _validate(bool, config.get("dry_run", False), ("dry_run",))
     config = {key: value for key, value in config.items() if key not in COMMAND_KEYS}
     if isinstance(config.get("optimizer"), dict):
         config["optimizer"] = _optimizer(config["optimizer"], ("optimizer",))

@@ -14,10 +14,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.reltrust_plugins.composer import Composer, scales_by_comparison
-from reltrust.errors import SettingsError, SweepError, UserError
-from reltrust.sweeps.grids import Point, expand
-from reltrust.sweeps.plan import describe, plan
+from hydra_plugins.reltrust_plugins.composer import Composer, override_text, scales_by_comparison
+from reltrust.errors import BusyError, DataError, SettingsError, SweepError, UserError, first_line
+from reltrust.precheck import precheck
+from reltrust.records.store import Status
+from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS
+from reltrust.sweeps.grids import Point, as_list, check_grids, expand
+from reltrust.sweeps.plan import BUSY, PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
 
 # Launchers whose runs find what this process finds, by the names of their classes: Hydra loads plugins twice, so the
@@ -37,14 +40,18 @@ class GridSweeper(Sweeper):
     """Runs the product of what the command line sweeps (``seed=0,1,2``) with the grids of ``sweep.grids``, if any.
 
     All runs are checked before the first one starts. Runs whose result is in the store are left out; a failed run
-    does not stop the others, and raises a SweepError in the end.
+    does not stop the others, and raises a SweepError in the end; a BusyError is raised if another process is still
+    working on one of them then.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._config = config
         sweep: Any = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
         self._name: str = sweep.get("name", "multirun")
-        self._grids: list[Point] = sweep.get("grids", [{}])
+        grids = check_grids(sweep.get("grids", [{}]))
+        # A key is written with or without + and is the same.
+        self._spelled = {key.lstrip("+"): key for grid in grids for key in grid}
+        self._grids: list[Point] = [{key.lstrip("+"): value for key, value in grid.items()} for grid in grids]
         self._loader = hydra_context.config_loader
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -53,12 +60,9 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise SettingsError("under torchrun several processes compute one run, and this command is of many")
-        fixed, swept = self._parse(arguments)
-        fixed.append("machine.progress=false")  # of single runs: the sweep shows its own
-        composer = Composer(self._loader, self._config, fixed)
+        composer = Composer(self._loader, self._config)
         settings, words = [], {}
-        for point in expand(self._grids, swept):
-            overrides = [f"{key}={in_hydras_grammar(value)}" for key, value in point.items()]
+        for overrides in self.runs(arguments):
             settings.append(composer.settings(overrides))
             words[id(settings[-1])] = overrides
         runs = plan(settings)
@@ -68,6 +72,7 @@ class GridSweeper(Sweeper):
 
         due = [run for run in runs if run.is_due]
         if due and type(self._launcher).__name__ in _ON_THIS_MACHINE:
+            precheck([run.settings for run in due])
             from reltrust import build  # torch and all that: only now
 
             build.check([run.settings for run in due])
@@ -78,8 +83,9 @@ class GridSweeper(Sweeper):
                 if hasattr(self._launcher, "launch_runs"):
                     outcomes = self._launcher.launch_runs(due)
                 else:
-                    jobs = [[*fixed, *words[id(run.settings)]] for run in due]
-                    outcomes = [one._return_value for one in self._launcher.launch(jobs, 0)]
+                    outcomes = self._launched([words[id(run.settings)] for run in due])
+                if all(isinstance(outcome, SettingsError | DataError) for outcome in outcomes):
+                    raise outcomes[0]  # what only the task could refuse; nothing was written
 
         # --- bring the tables up to date, say how it went -----------------------------------------------------------
         from reltrust.records.summaries import collect  # pandas: only now
@@ -87,44 +93,109 @@ class GridSweeper(Sweeper):
         for results, experiment in sorted({(run.settings.machine.results, run.settings.experiment) for run in runs}):
             if path := collect(results, experiment, scales_by_comparison(self._loader, self._config, experiment)):
                 print(f"results: {path}", file=sys.stderr)
-        failed = []
-        for run, outcome in zip(due, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                text = str(outcome) if isinstance(outcome, UserError) else f"{type(outcome).__name__}: {outcome}"
-                failed.append(f"  {text}" if str(run.record.path) in text else f"  {run.record.path}: {text}")
-        if failed:
-            raise SweepError("\n".join([f"{len(failed)} of {len(runs)} runs failed:", *failed]))
+        report(runs, outcomes)
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]
 
-    def _parse(self, arguments: list[str]) -> tuple[list[str], dict[str, list[Any]]]:
-        """What is the same for all runs, as overrides, and the values of the keys that a grid or a list varies."""
+    def runs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each run of the multirun with these, as a single run would be given them.
+
+        Raises:
+            SettingsError: what is swept is no setting of a run, or a grid has none of its values.
+        """
+        line, swept = self._parse(arguments)
+        runs = []
+        for point in expand(self._grids, swept):
+            written = {key: override_text(self._spelled[key], value) for key, value in point.items()}
+            overrides = [text for key, text in written.items() if key not in line]
+            overrides += [written[key] if text is None else text for key, text in line.items()]
+            runs.append([*overrides, "machine.progress=false"])  # of single runs: the sweep shows its own
+        return runs
+
+    def _launched(self, jobs: list[list[str]]) -> list[Any]:
+        """How each run ended under one of Hydra's launchers, or the error that it failed of."""
+        try:
+            return [one._return_value for one in self._launcher.launch(jobs, 0)]
+        except (TypeError, ValueError) as error:  # a run's own error is its outcome: this is the launcher's
+            launcher = self._config.hydra.runtime.choices["hydra/launcher"]
+            given = " ".join(word for word in self._config.hydra.overrides.hydra if word.startswith("hydra.launcher"))
+            raise SettingsError(f"{given or f'hydra/launcher={launcher}'}: {first_line(error)}") from None
+
+    def _parse(self, arguments: list[str]) -> tuple[dict[str, str | None], dict[str, list[Any]]]:
+        """What the command line says of each key, in its order, and the values of those that a list or a grid varies.
+
+        What it says is an override, the same for all runs, or None where each run has one of the values. Of two for
+        one key the later one wins.
+        """
         parser = OverridesParser.create(config_loader=self._loader)
-        in_grids = {key for grid in self._grids for key in grid}
-        fixed: list[str] = []
-        swept: dict[str, list[Any]] = {}
         overrides = parser.parse_overrides(arguments)
-        for override in overrides:
-            key = override.get_key_element()
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise SettingsError(f"{override.input_line}: only lists, choice(...) and range(...) can be swept")
-            if override.is_sweep_override():
-                swept[key] = [parser.parse_override(f"k={text}").value() for text in override.sweep_string_iterator()]
-                if not swept[key]:
-                    raise SettingsError(f"{override.input_line}: must have at least one value")
-            elif key in in_grids:
-                swept[key] = [override.value()]
-            else:
-                fixed.append(str(override.input_line))
+        for key, values in ((key, as_list(value)) for grid in self._grids for key, value in grid.items()):
+            self._check_swept(key, f"sweep.grids: {key}={','.join(map(str, values))}", len(values))
+        in_grids = set(self._spelled)
         # Runs of a multirun are many: W&B watches them only if it was asked to.
-        if not any(override.key_or_group == "tracking" for override in overrides):
-            fixed.append("tracking=none")
-        return fixed, swept
+        line: dict[str, str | None] = {} if "tracking" in in_grids else {"tracking": "tracking=none"}
+        swept: dict[str, list[Any]] = {}
+        for override in overrides:
+            text, key, varies = str(override.input_line), override.get_key_element(), override.is_sweep_override()
+            values = [override.value()]
+            if varies:
+                if not override.is_discrete_sweep():
+                    raise SettingsError(f"{text}: only lists, choice(...) and range(...) can be swept")
+                values = [parser.parse_override(f"k={one}").value() for one in override.sweep_string_iterator()]
+                if not values:
+                    raise SettingsError(f"{text}: must have at least one value")
+                self._check_swept(key.lstrip("+"), text, len(values))
+                if len(values) == 1:
+                    text, varies = override_text(key, values[0]), False
+            name = key.lstrip("+")
+            if name not in in_grids:
+                # A mapping sets some keys of its own, and leaves what came before it.
+                name = text if any(isinstance(value, dict) for value in values) else name
+                self._spelled[name] = key
+            line.pop(name, None)
+            swept.pop(name, None)
+            if varies or name in in_grids:
+                line[name], swept[name] = None, values
+            else:
+                line[name] = text
+        return line, swept
+
+    def _check_swept(self, key: str, text: str, values: int) -> None:
+        """Raises SettingsError if so many values of a key would not be as many runs."""
+        part = key.replace("/", ".").split(".")[0]
+        if (part in COMMAND_KEYS and key != "scale") or part == "hydra":
+            raise SettingsError(f"{text}: {part} is no setting of a run, and cannot be swept")
+        if values > 1 and part in MACHINE_FIELDS:
+            raise SettingsError(f"{text}: {part} does not make it another run, and cannot be swept")
+        if values > 1 and key in ("experiment", "scale") and "sweep" in self._config:
+            raise SettingsError(f"{text}: the grids of sweep={self._name} are for one {key}")
 
 
-def in_hydras_grammar(value: Any) -> str:
-    """A value as a command line would have it: not None but null, also inside of lists and mappings."""
-    if isinstance(value, list):
-        return f"[{','.join(map(in_hydras_grammar, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}: {in_hydras_grammar(item)}' for key, item in value.items())}}}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def report(runs: Sequence[PlannedRun], outcomes: Sequence[Any]) -> None:
+    """Says which runs have no result.
+
+    Args:
+        runs: all of the sweep.
+        outcomes: of those that were due, in their order: how they ended, or the error that they failed of.
+
+    Raises:
+        SweepError: runs failed.
+        BusyError: another process is working on the rest.
+    """
+    failed, busy = [], []
+    remaining = iter(outcomes)
+    for run in runs:
+        outcome = next(remaining) if run.is_due else None
+        status = run.record.status
+        if status is not None and status.is_result:
+            continue  # whoever has come to it
+        if isinstance(outcome, BusyError) or (run.action == BUSY and status is not Status.FAILED):
+            busy.append(f"  {run.record.path}")
+        elif isinstance(outcome, BaseException) or run.action == BUSY:
+            known = outcome is None or isinstance(outcome, UserError)
+            text = str(outcome or run.record.error) if known else f"{type(outcome).__name__}: {outcome}"
+            failed.append(f"  {text}" if str(run.record.path) in text else f"  {run.record.path}: {text}")
+    waiting = [f"another process is working on {len(busy)} of {len(runs)} runs:", *busy] if busy else []
+    if failed:
+        raise SweepError("\n".join([f"{len(failed)} of {len(runs)} runs failed:", *failed, *waiting]))
+    if busy:
+        raise BusyError("\n".join(waiting))

@@ -23,7 +23,8 @@ def obstacle(settings: Settings) -> str | None:
         target = build.optimizer_class(optimizer.target)
     except Exception as error:  # whatever it is, the run itself will tell
         return first_line(error)
-    if not (target in ELEMENTWISE or (isinstance(target, type) and issubclass(target, RuleOptimizer))):
+    # A function that makes an optimizer will do as a target too.
+    if target not in ELEMENTWISE and not (isinstance(target, type) and issubclass(target, RuleOptimizer)):
         return f"optimizer.target={optimizer.target} does not pack"
     if optimizer.rest is not None:
         return f"optimizer.rest.target={optimizer.rest.target} does not pack"

@@ -10,6 +10,22 @@ Point = dict[str, Any]  # one run's settings, by key
 Grid = Mapping[str, Any]  # a value or a list of values for each key
 
 
+def check_grids(grids: Any) -> list[Point]:
+    """The grids that a config states, in their type.
+
+    Raises:
+        SettingsError: they are no list of mappings, or a key has no value.
+    """
+    if not (isinstance(grids, list) and grids and all(isinstance(grid, dict) for grid in grids)):
+        raise SettingsError(
+            f"sweep.grids={grids!r}: must be a list of at least one grid, which is lists of values by key"
+        )
+    for key, value in (item for grid in grids for item in grid.items()):
+        if not isinstance(key, str) or value == []:
+            raise SettingsError(f"sweep.grids: {key}={value!r}: must be a key of the settings with at least one value")
+    return grids
+
+
 def expand(grids: Sequence[Grid], command_line: Mapping[str, Sequence[Any]]) -> list[Point]:
     """All points of all grids, in order, each once.
 
@@ -17,19 +33,19 @@ def expand(grids: Sequence[Grid], command_line: Mapping[str, Sequence[Any]]) -> 
     that no grid has is multiplied with every grid.
 
     Raises:
-        SettingsError: a grid is empty, or no point has a value that the command line asks for, or all of its values.
+        SettingsError: no point has a value that the command line asks for, or all of its values.
     """
     for key, wanted in command_line.items():
-        has = {str(value): value for grid in grids for value in _as_list(grid.get(key, []))}
-        missing = [value for value in wanted if value not in has.values()]
+        has = [value for grid in grids for value in as_list(grid.get(key, []))]
+        missing = [value for value in wanted if not _among(value, has)]
         if missing and all(key in grid for grid in grids):
-            asked, allowed = ",".join(map(str, missing)), ", ".join(sorted(has))
+            asked, allowed = ",".join(map(str, missing)), ", ".join(sorted(set(map(str, has))))
             raise SettingsError(f"{key}={asked}: no run of the sweep has this value, it has {allowed}")
     points: list[Point] = []
     for grid in grids:
-        lists = {key: _as_list(value) for key, value in grid.items()}
+        lists = {key: as_list(value) for key, value in grid.items()}
         for key, wanted in command_line.items():
-            lists[key] = [value for value in lists[key] if value in wanted] if key in lists else list(wanted)
+            lists[key] = [value for value in lists[key] if _among(value, wanted)] if key in lists else list(wanted)
         points += [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     unique = list({repr(sorted(point.items(), key=str)): point for point in points}.values())
     if not unique:
@@ -38,5 +54,11 @@ def expand(grids: Sequence[Grid], command_line: Mapping[str, Sequence[Any]]) -> 
     return unique
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """The values of a key of a grid."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _among(value: Any, values: Sequence[Any]) -> bool:
+    """1 and 1.0 are one number, 1 and True are two values."""
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
