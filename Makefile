@@ -39,7 +39,7 @@ reproduce-%: setup
 	@status=0
 	experiment=$(subst -,_,$*)
 	"$(PY)" -m reltrust sweep=$$experiment "scale=$(SCALE)" "seed=range($(SEEDS))" "launcher=$(LAUNCHER)" "machine.results='$(RESULTS)'" $(ARGS) || status=$$?
-	if [[ $$status == [013] && -f experiments/$$experiment/figure.py ]]; then
+	if [[ $$status == [013] && -f experiments/$$experiment/figure.py && -d "$(RESULTS)" ]]; then
 	  "$(PY)" scripts/figures.py $$experiment --results "$(RESULTS)" --scale "$(SCALE)"
 	fi
 	exit $$status

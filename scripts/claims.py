@@ -1,7 +1,6 @@
 """Prints the README's table of claims, from results/summaries; ``--write`` puts it into the README."""
 
-import argparse
-
+from arguments import Parser
 from figures import ROOT  # scripts/figures.py: also makes the package importable
 
 from reltrust.reporting.report import claims_table
@@ -10,8 +9,8 @@ START, END = "<!-- claims: python scripts/claims.py -->\n", "<!-- end of claims 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", default="results", help="the folder with summaries/ (default: results)")
+    parser = Parser(description=__doc__)
+    parser.add_results("summaries")
     parser.add_argument("--write", action="store_true", help="into README.md")
     arguments = parser.parse_args()
     text = claims_table(arguments.results)

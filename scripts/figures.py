@@ -1,26 +1,32 @@
 """Redraws the experiments' figures and prints their verdicts, from results/summaries alone. Needs no torch."""
 
-import argparse
 import sys
 from pathlib import Path
+
+from arguments import Parser
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # so that it works where the package is not installed
 
+from reltrust import experiment  # noqa: E402
 from reltrust.reporting import report  # noqa: E402
 
 
 def main() -> None:
     experiments = report.names()
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("experiments", nargs="*", help=f"which (default: all): {', '.join(experiments)}")
-    parser.add_argument("--results", default="results", help="the folder with summaries/ (default: results)")
+    parser.add_results("summaries")
     parser.add_argument("--scale", help="only the runs of this scale, quick for example")
     arguments = parser.parse_args()
     if unknown := set(arguments.experiments) - set(experiments):
-        parser.error(f"experiments={', '.join(unknown)}: unknown, allowed are {', '.join(experiments)}")
-    for experiment in arguments.experiments or experiments:
-        print(report.write(arguments.results, experiment, arguments.scale))
+        parser.error(f"experiments={', '.join(sorted(unknown))}: unknown, allowed are {', '.join(experiments)}")
+    chosen = arguments.experiments or experiments
+    scales = {scale for name in chosen for scale in experiment.scales(name)}
+    if arguments.scale not in (None, *scales):
+        parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
+    for name in chosen:
+        print(report.write(arguments.results, name, arguments.scale))
 
 
 if __name__ == "__main__":

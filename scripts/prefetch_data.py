@@ -1,17 +1,21 @@
 """Downloads a data set and checks it, so that runs on machines without a network find it."""
 
-import argparse
 import sys
+from pathlib import Path
+
+from arguments import Parser
 
 from reltrust.data import images
 from reltrust.errors import DataError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("name", choices=["mnist"], help="the others travel inside Python packages")
     parser.add_argument("--data", default="data", help="where to keep it: machine.data of the runs (default: data)")
     arguments = parser.parse_args()
+    if Path(arguments.data).exists() and not Path(arguments.data).is_dir():
+        parser.error(f"--data={arguments.data}: a file, no folder")
     try:
         data = images.load(arguments.name, arguments.data)
     except DataError as error:

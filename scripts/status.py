@@ -1,7 +1,8 @@
 """Lists what has run, what runs, and what failed, from the records under results/runs."""
 
-import argparse
 from collections import Counter, defaultdict
+
+from arguments import Parser
 
 from reltrust.records.store import RunRecord, Status, Store
 
@@ -14,8 +15,8 @@ def describe(record: RunRecord) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", default="results", help="the folder with runs/ (default: results)")
+    parser = Parser(description=__doc__)
+    parser.add_results("runs")
     arguments = parser.parse_args()
 
     counts: dict[str, Counter[str]] = defaultdict(Counter)

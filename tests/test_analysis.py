@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
+from reltrust import run as life
 from reltrust.errors import SettingsError
 from reltrust.experiment import Measured, ResumePoint
 from reltrust.packing.runner import run_pack
 from reltrust.records.identity import run_directory, run_id, semantic
 from reltrust.records.store import Status
 from reltrust.records.summaries import collect
+from reltrust.records.tracking import NoTracker
 from reltrust.reporting.table import load
 from reltrust.settings import Settings
 from reltrust.sweeps.plan import plan
@@ -69,6 +71,18 @@ def test_an_analysis_leaves_a_record_like_any_run(settings: Resolve) -> None:
     before = record.status_time
     assert run(chosen) is Status.FINISHED  # a result: not computed again
     assert record.status_time == before
+
+
+def test_the_files_of_an_analysis_are_shown_to_who_watches(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    class Watcher(NoTracker):
+        def file(self, name: str, path: Path) -> None:
+            shown.append((name, path.read_bytes()))
+
+    monkeypatch.setattr(life, "open_tracker", lambda *_, **__: Watcher())
+    run(walk(settings))
+    assert shown == [("walk.txt", b"a walk")]
 
 
 def test_an_analysis_that_is_stopped_goes_on_to_the_bit(

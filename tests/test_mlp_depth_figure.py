@@ -613,7 +613,7 @@ def test_the_committed_runs_keep_their_verdicts_and_their_numbers(tmp_path: Path
 # --- the command -----------------------------------------------------------------------------------------------------
 
 WITHOUT_TORCH = """
-import runpy, sys
+import os, runpy, sys
 
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
@@ -628,6 +628,7 @@ except ImportError:
 else:
     sys.exit("torch could be imported: this test shows nothing")
 sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as for a script
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

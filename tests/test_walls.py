@@ -190,10 +190,10 @@ def test_only_the_application_and_the_plugins_import_hydra() -> None:
     assert plugins
 
 
-def test_wandb_is_imported_by_the_tracker_alone_and_only_when_it_is_asked_for() -> None:
+def test_wandb_is_imported_by_the_tracker_and_its_uploads_alone_and_only_when_it_is_asked_for() -> None:
     found = [(path, one.lazy) for path in EVERYTHING for one in imports_in(path) if one.is_of("wandb")]
     assert found
-    assert {path for path, _ in found} == {PACKAGE / "records" / "tracking.py"}
+    assert {path for path, _ in found} == {PACKAGE / "records" / f"{name}.py" for name in ("tracking", "uploading")}
     assert all(lazy for _, lazy in found)
 
 

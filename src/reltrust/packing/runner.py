@@ -13,6 +13,7 @@ from reltrust.packing.size import is_out_of_memory, pack_size, release_memory
 from reltrust.records import checkpoint
 from reltrust.records.shorter import continue_shorter
 from reltrust.records.store import Status
+from reltrust.records.tracking import replay
 from reltrust.run import life, run
 from reltrust.sweeps.plan import PlannedRun
 from reltrust.training.program import Program
@@ -81,6 +82,10 @@ def run_pack(
             elif due:
                 ended = dict(zip(due, _train_together([runs[i] for i in due]), strict=True))
                 outcomes |= {i: outcome for i, outcome in ended.items() if outcome is not None}
+                shown = [
+                    runs[i].record for i, outcome in ended.items() if isinstance(outcome, Status) and outcome.is_result
+                ]
+                replay(shown, runs[due[0]].settings.tracking, runs[due[0]].settings.machine.results)
                 again = [i for i, outcome in ended.items() if outcome is None]
                 # Some may have reached a checkpoint that others have not.
                 for same in reversed(_by_step(runs, again).values()):

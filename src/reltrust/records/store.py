@@ -118,6 +118,11 @@ class RunRecord:
         return dict(read_json(self.path / "provenance.json"))
 
     @property
+    def files(self) -> list[Path]:
+        """What is kept beside the record, in order of its names."""
+        return sorted((self.path / "files").glob("[!.]*"))
+
+    @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.pt"
 
@@ -161,7 +166,7 @@ class RunRecord:
             raise
 
     def write_file(self, name: str, content: bytes) -> Path:
-        """Keeps a file beside the record, in ``files/``; returns its path."""
+        """Keeps a file beside the record, in ``files/``; returns where."""
         path = self.path / "files" / Path(name).name
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, lambda file: file.write(content))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from reltrust.experiment import Measured
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
 from reltrust.records.tracking import Tracker
@@ -175,13 +176,13 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                     clock.lap()  # it was nobody's training
 
                 # --- evaluate -----------------------------------------------------------------------------------------
-                if running and (step % training.evaluate_every == 0 or step == training.steps):
-                    for member, (measures, files) in zip(running, clock.stopped(program.evaluate), strict=True):
-                        member.row |= measures
-                        for name, content in files.items():
-                            member.write_file(f"step{step:0{len(str(training.steps))}d}-{name}", content)
-                for member in running:
+                due = running and (step % training.evaluate_every == 0 or step == training.steps)
+                evaluated = clock.stopped(program.evaluate) if due else [Measured({})] * len(running)
+                for member, measured in zip(running, evaluated, strict=True):
+                    member.row |= measured.row
                     member.log(member.row)
+                    for name, content in measured.files.items():
+                        member.write_file(f"step{step:0{len(str(training.steps))}d}-{name}", content)
                 ended, text = step == training.steps, f"step {step}/{training.steps}"
                 if count > 1:
                     going = "finished" if ended else "running"
