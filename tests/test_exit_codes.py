@@ -196,7 +196,10 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path) -> Non
         ("machine.device=cuda", "machine.device='cuda': not present"),
         ("optimizer.target=torch.optim.Nothing", "optimizer.target='torch.optim.Nothing': module torch.optim has no"),
         ("optimizer.target=nobody.Mine", "optimizer.target='nobody.Mine': there is no module nobody"),
-        ("+optimizer.players.model.target=nobody.Mine", "optimizer.players.model.target='nobody.Mine': there is no module nobody"),
+        (
+            "+optimizer.players.model.target=nobody.Mine",
+            "optimizer.players.model.target='nobody.Mine': there is no module nobody",
+        ),
     ],
 )
 def test_what_needs_no_torch_is_refused_before_it_is_imported(

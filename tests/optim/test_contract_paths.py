@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from reltrust.optim import IntegerMadam, Madam, _base
+from reltrust.optim import IntegerMadam, Madam, SignSGD, _apply, _blocks
+from reltrust.optim.lns import _magnitudes
 
 from .kinds import (
     EACH,
@@ -108,10 +110,70 @@ def test_a_tensor_updated_in_slices_moves_as_in_one_piece(make: Kind, monkeypatc
     optimizer, other = make(sliced), make(whole)
     for step in range(3):
         with monkeypatch.context() as patch:
-            patch.setitem(_base._SIZES, "cpu", (10, 37))
+            patch.setitem(_blocks.SIZES, "cpu", (10, 37))
             take_steps(optimizer, [step])
         take_steps(other, [step])
         assert_close(sliced, whole, 1e-13)
+
+
+@pytest.mark.parametrize("path", ["one by one", "fused", "compiled", "a group each"])
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_random_levels_are_drawn_in_the_order_of_the_parameters_whatever_carries_out_the_step(
+    levels: int, path: str, compiler: Callable[[str], None]
+) -> None:
+    compiler("eager")
+
+    def drawn(groups: Any, **arguments: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        optimizer = IntegerMadam(groups, init="random", levels=levels, **arguments)
+        give_gradients(params := [p for group in optimizer.param_groups for p in group["params"]], 0)
+        (torch.compile(optimizer.step) if path == "compiled" and arguments else optimizer.step)()
+        return [optimizer.state[p]["level"].to(torch.int32) for p in params]
+
+    expected = drawn(parameters(shapes=MANY_ALIKE))
+    groups = [{"params": [p]} for p in parameters(shapes=MANY_ALIKE)]
+    own = {"one by one": {"foreach": False}, "fused": {"fused": True}, "compiled": {"capturable": True}}
+    found = drawn(groups if path == "a group each" else parameters(shapes=MANY_ALIKE), **own.get(path, {}))
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
+# --- without numbers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [{}, {"foreach": False}, {"fused": True}], ids=str)
+@EACH
+def test_a_step_of_tensors_that_have_no_numbers_has_the_right_shapes_and_leaves_no_trace(
+    make: Kind, path: dict[str, bool]
+) -> None:
+    plain, after = parameters(), parameters()
+    take_steps(make(plain), range(2))
+    _magnitudes.cache_clear()
+    with FakeTensorMode():
+        fake = [nn.Parameter(torch.empty(p.shape)) for p in plain]
+        optimizer = make(fake, **path)
+        for _ in range(2):
+            for p in fake:
+                p.grad = torch.empty_like(p)
+            optimizer.step()
+        shapes = {key: (x.shape, x.dtype) for key, x in tensors_of_state(optimizer).items()}
+    optimizer = make(after)
+    take_steps(optimizer, range(2))  # a table of levels without numbers once stayed for steps that need them
+    assert same(plain, after)
+    assert shapes == {key: (x.shape, x.dtype) for key, x in tensors_of_state(optimizer).items()}
+
+
+@EACH
+def test_a_default_device_does_not_reach_into_a_step(make: Kind) -> None:
+    params, others = parameters(), parameters()
+    optimizer, other = make(params), make(others)
+    for step in range(3):
+        for each_optimizer in (optimizer, other):
+            give_gradients(each_optimizer.param_groups[0]["params"], step)
+        _magnitudes.cache_clear()
+        with torch.device("meta"):
+            optimizer.step()
+        other.step()
+        assert same(params, others)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -150,6 +212,22 @@ def test_memory_does_not_grow_with_the_number_of_steps(make: Kind) -> None:
     assert count >= 2 * len(params) + 1  # the parameters, their gradients and lr
     steps(range(3, 53))
     assert live_tensors() == (count, size)
+
+
+@EACH
+def test_a_step_leaves_nothing_to_the_garbage_collector(make: Kind) -> None:
+    """A cycle of references kept each step's stacks in memory until the collector came."""
+    params = parameters(shapes=MANY_ALIKE)
+    optimizer = make(params)
+    take_steps(optimizer, range(2))
+    give_gradients(params, 2)
+    gc.collect()
+    gc.disable()
+    try:
+        optimizer.step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # --- float16 and bfloat16 --------------------------------------------------------------------------------------------
@@ -412,7 +490,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]
     def forget() -> None:
         torch._dynamo.reset()
         counters.clear()
-        for value in vars(_base).values():
+        for value in vars(_apply).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
 
@@ -444,7 +522,7 @@ def check_a_compiled_step(make: Kind, in_a_tensor: bool, steps: range) -> None:
     optimizer, other = make(compiled, lr=torch.tensor(0.01) if in_a_tensor else 0.01), make(eager)
     take_steps(optimizer, range(steps.start))
     take_steps(other, range(steps.start))
-    step_compiled = torch.compile(optimizer.step)
+    step_compiled = torch.compile(optimizer.step, options=_apply.compiler_options())
     graphs = 0
     for step in steps:
         lr = 0.01 * (1 + 0.37 * step)
@@ -471,6 +549,24 @@ def test_a_compiled_step_has_the_same_numbers_and_is_not_compiled_anew_for_anoth
 ) -> None:
     compiler("eager")
     check_a_compiled_step(make, in_a_tensor=False, steps=range(7))
+
+
+@COMPILES
+@pytest.mark.skipif(not _apply.compiler_options(), reason="vectors of one length")
+def test_what_is_compiled_for_vectors_of_one_length_is_not_run_with_another(
+    compiler: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the compiler finds on disk, of a process with other vectors, left some weights unmoved."""
+    for capability in [None, "default"]:
+        if capability is not None:
+            monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
+            monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", capability.upper)
+        _apply._compiled.cache_clear()
+        torch._dynamo.reset()
+        p = nn.Parameter(torch.zeros(43, 3))
+        p.grad = torch.ones_like(p)
+        SignSGD([p], lr=1.0, fused=True).step()
+        assert torch.equal(p, -p.grad), capability
 
 
 @COMPILES

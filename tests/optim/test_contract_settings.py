@@ -34,6 +34,7 @@ from .kinds import (
     parameters,
     same,
     take_steps,
+    tensors_of_state,
     values,
 )
 
@@ -167,7 +168,7 @@ def test_the_init_of_integer_madam_is_read_at_the_first_step_of_each_parameter()
 # --- learning rates and groups ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])  # the last one was taken for a number for each row
 @EACH
 def test_a_learning_rate_in_a_tensor_counts_like_the_number(make: Kind, shape: tuple[int, ...]) -> None:
     by_tensor, by_number = parameters(dtype=torch.float64), parameters(dtype=torch.float64)
@@ -195,6 +196,21 @@ def test_a_learning_rate_in_a_tensor_that_wants_a_gradient_is_taken_without_a_wa
     finally:
         torch.set_warn_always(always)
     assert all(p.is_leaf and p.grad_fn is None for p in optimizer.param_groups[0]["params"])
+
+
+@each([kind for kind in KINDS if kind.name in ("fromage_p_bound", "madam", "novograd")])
+def test_a_group_changed_by_hand_to_a_tensor_of_several_numbers_is_refused_before_anything_moves(make: Kind) -> None:
+    single, stack = parameters(), [nn.Parameter(torch.ones(3, 2))]
+    optimizer = make([{"params": single}, {"params": stack, "stacked_dims": 1}])
+    take_steps(optimizer, [0])
+    before = [*values([*single, *stack]), *values(tensors_of_state(optimizer).values())]
+    for group, allowed in zip(optimizer.param_groups, ["one element", "each of 3 members"], strict=True):
+        usual, group["lr"] = group["lr"], torch.tensor([0.1, 0.2])
+        with pytest.raises(ValueError, match=f"lr=tensor.*{allowed}"):
+            optimizer.step()
+        group["lr"] = usual
+    assert same([*values([*single, *stack]), *values(tensors_of_state(optimizer).values())], before)
+    take_steps(optimizer, [1])
 
 
 Schedule = Callable[[Optimizer], Any]
@@ -247,6 +263,32 @@ def test_every_schedule_of_torch_drives_it(make: Kind, schedule: Schedule, in_a_
         for scheduler in schedulers:
             scheduler.step(*([1.0] if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else []))
     assert len(set(seen)) > 1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.08, total_steps=9),
+        lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.08, step_size_up=3),
+    ],
+    ids=["OneCycleLR", "CyclicLR"],
+)
+@EACH
+def test_a_schedule_that_cycles_momentum_needs_betas(make: Kind, schedule: Schedule) -> None:
+    """As README.md says; otherwise it is to be told to leave momentum alone."""
+    optimizer = make(params := parameters())
+    if "betas" not in make.others:
+        with pytest.raises(ValueError, match="momentum"):
+            schedule(optimizer)
+        return
+    scheduler, seen = schedule(optimizer), set()
+    for step in range(6):
+        take_steps(optimizer, [step])
+        seen.add(optimizer.param_groups[0]["betas"])
+        scheduler.step()
+    assert len({beta1 for beta1, _ in seen}) > 1
+    assert len({beta2 for _, beta2 in seen}) == 1
+    assert all(p.isfinite().all() for p in params)
 
 
 @EACH
@@ -427,14 +469,14 @@ def test_arguments_at_the_edge_of_their_ranges_are_allowed(
 
 def test_the_defaults_are_those_of_the_papers() -> None:
     madam = {"lr": 0.01, "p_scale": 3.0, "g_bound": 10.0, "beta": 0.999}
-    novograd = {"betas": (0.95, 0.98), "eps": 1e-8, "weight_decay": 0.0, "grad_averaging": False}
+    novograd = {"lr": 0.01, "betas": (0.95, 0.98), "eps": 1e-8, "weight_decay": 0.0, "grad_averaging": False}
     for optimizer, defaults in (
         (Fromage, {"lr": 0.01, "p_bound": None}),
         (LARS, {"lr": 0.01, "p_bound": None}),
         (Madam, madam),
         (IntegerMadam, {**madam, "base_lr": 0.001, "levels": 4096, "init": "quantize"}),
         (NovoGrad, novograd),
-        (SignSGD, {}),
+        (SignSGD, {"lr": 0.001}),
     ):
         arguments = inspect.signature(optimizer).parameters
         given = {key: a.default for key, a in arguments.items() if a.default is not inspect.Parameter.empty}

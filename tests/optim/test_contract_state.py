@@ -193,6 +193,77 @@ def test_an_optimizer_pickled_before_some_keywords_existed_continues_with_their_
     assert same(params, twins)
 
 
+@pytest.mark.parametrize("carry", [by_pickle, None], ids=["pickle", "state_dict"])
+@EACH
+def test_a_subclass_that_hands_keywords_on_continues_an_older_state_too(
+    make: Kind, carry: Callable[[Optimizer], Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own signature names none of the keywords."""
+    cls: Any = make.optimizer
+
+    class Derived(cls):  # type: ignore[misc]
+        def __init__(self, params: Any, **arguments: Any) -> None:
+            super().__init__(params, **arguments)
+
+    monkeypatch.setitem(globals(), "Derived", Derived)
+    Derived.__qualname__ = "Derived"
+    params = parameters()
+    optimizer = Derived(params, **make.arguments)
+    take_steps(optimizer, range(3))
+    twins, twin = copy.deepcopy((params, optimizer))
+    for group in [twin.defaults, *twin.param_groups]:
+        forget(make, [group])
+    if carry is not None:
+        twin = carry(twin)
+    else:
+        old, twin = twin.state_dict(), Derived(twins, **make.arguments)
+        twin.load_state_dict(old)
+    assert twin.param_groups[0].keys() == optimizer.param_groups[0].keys()
+    twins = twin.param_groups[0]["params"]
+    take_steps(optimizer, range(3, 6))
+    take_steps(twin, range(3, 6))
+    assert same(params, twins)
+    twin.add_param_group({"params": parameters(1)})
+
+
+@pytest.mark.parametrize("stacked_dims", [0, 1])
+@each([kind for kind in KINDS if kind.state])
+def test_a_state_of_one_number_a_tensor_may_be_a_number(make: Kind, stacked_dims: int) -> None:
+    """As the count of steps is in the state dicts of other libraries."""
+    shapes = [(2, 3), (2, 3), (2,)]
+    params, others = parameters(shapes=shapes), parameters(shapes=shapes)
+    optimizers = [make([{"params": group, "stacked_dims": stacked_dims}]) for group in (params, others)]
+    for optimizer in optimizers:
+        take_steps(optimizer, range(2))
+        for state in optimizer.state.values():
+            for key, value in state.items():
+                if value.dtype == torch.float64:
+                    state[key] = 2.0 if optimizer is optimizers[0] else torch.full_like(value, 2.0)
+        assert same(by_pickle(optimizer).param_groups[0]["params"], params)
+        if hasattr(optimizer, "quantized") and not stacked_dims:
+            assert all(optimizer.quantized(p) is None for p in params)  # as its scale has changed
+    for optimizer in optimizers:
+        take_steps(optimizer, range(2, 4))
+    assert same(params, others)
+    found, expected = map(tensors_of_state, optimizers)
+    assert same(found.values(), expected.values())
+    assert [x.shape for x in found.values()] == [x.shape for x in expected.values()]
+
+
+@each([kind for kind in KINDS if kind.name == "fromage_p_bound"])
+def test_a_bound_that_is_taken_away_leaves_tensors_with_its_state_beside_others_without(make: Kind) -> None:
+    params, alone = parameters(), parameters()
+    optimizer, other = make(params), make(alone, p_bound=None)
+    for opt, own in ((optimizer, params), (other, alone)):
+        give_gradients(own, 0)
+        own[0].grad = None
+        opt.param_groups[0]["lr"] = 0.0  # the state is started, and nothing moves
+        opt.step()
+        opt.param_groups[0] |= {"lr": 0.01, "p_bound": None}
+        take_steps(opt, [1])
+    assert same(params, alone)
+
+
 @EACH
 def test_a_hook_may_rewrite_the_state_dict_that_is_loaded(make: Kind) -> None:
     params = parameters()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.optim import LARS, Fromage, IntegerMadam, Madam, NovoGrad, SignSGD, _base, _rows
+from reltrust.optim import LARS, Fromage, IntegerMadam, Madam, NovoGrad, SignSGD, _blocks
 
 from .reference import fromage, integer_madam, madam, novograd, signsgd
 
@@ -172,7 +172,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Way], None]:
 
     def change(way: Way) -> None:
         if way.sizes is not None:
-            monkeypatch.setitem(_base._SIZES, "cpu", way.sizes)
+            monkeypatch.setitem(_blocks.SIZES, "cpu", way.sizes)
 
     return change
 
@@ -314,10 +314,10 @@ def test_neighbours_in_memory_are_stacked_without_a_copy() -> None:
     squares = [p for p in params if p.shape == (4, 3)]
     assert len(squares) == 3
     with torch.no_grad():
-        rows, is_view = _rows.join(squares)
+        rows, is_view = _blocks.join(squares)
         assert is_view
         assert rows.data_ptr() == squares[0].data_ptr()
-        assert not _rows.join(squares[::2])[1]
+        assert not _blocks.join(squares[::2])[1]
 
 
 @BY_DTYPE
@@ -341,7 +341,7 @@ def test_large_tensors_follow_the_twin_for_100_steps(name: str, dtype: torch.dty
 )
 def test_a_tensor_of_more_weights_than_a_slice_follows_the_twin(name: str, steps: int, dtype: torch.dtype) -> None:
     starts = initial([(2**19 + 37,), (2, 3)], dtype)
-    assert starts[0].numel() > _base._SIZES["cpu"][1]
+    assert starts[0].numel() > _blocks.SIZES["cpu"][1]
     sequences = [sequence[:steps] for sequence in sequences_for(starts, different=steps)]
     compare(PAIRS[name], walk(PAIRS[name], starts, sequences))
 

@@ -6,16 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reltrust.optim._shards import is_sharded
+from reltrust.optim._shards import is_plain, is_sharded
 
 # Norms in float32 between these two bounds have lost nothing to the under- or overflow of squares.
 _SAFE_NORMS = (1e-15, 1e15)
 _LONG_ROW = 2**16
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def wide(x: Tensor) -> Tensor:
-    """``x`` in float64, or in float32 where the device has no float64."""
-    return x.float() if x.device.type == "mps" else x.double()
+    """``x`` in the widest dtype of its device."""
+    return x.to(wide_dtype(x.device))
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -45,25 +50,20 @@ def norms(blocks: Sequence[Tensor], of: Sequence[Tensor]) -> Tensor:
         [N, 1] in float64 (float32 where the device has none).
     """
     first = blocks[0]
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not is_plain(first):
         here = torch.cat([_row_norms(block) for block in blocks])
     elif first.device.type == "cpu" and first.dtype == torch.float32:
         here = _quick_cpu_norms(blocks)
-    else:
-        here = _foreach_norms(blocks)
+    else:  # single rows all at once: on CUDA in a few launches, however many they are
+        single = [block for block in blocks if len(block) == 1]
+        norms = iter(torch._foreach_norm(single, dtype=wide_dtype(first.device)) if single else ())
+        here = torch.cat([next(norms).view(1) if len(block) == 1 else _row_norms(block) for block in blocks])
     return _over_shards(here, of).unsqueeze(1)
 
 
 def _row_norms(block: Tensor) -> Tensor:
-    row_norms: Tensor = torch.linalg.vector_norm(block, dim=1, dtype=wide(block.new_empty(0)).dtype)
+    row_norms: Tensor = torch.linalg.vector_norm(block, dim=1, dtype=wide_dtype(block.device))
     return row_norms
-
-
-def _foreach_norms(blocks: Sequence[Tensor]) -> Tensor:
-    """Single rows all at once: on CUDA in a few launches, however many they are."""
-    single = [block for block in blocks if len(block) == 1]
-    norms = iter(torch._foreach_norm(single, dtype=wide(single[0].new_empty(0)).dtype) if single else ())
-    return torch.cat([next(norms).view(1) if len(block) == 1 else _row_norms(block) for block in blocks])
 
 
 def _quick_cpu_norms(blocks: Sequence[Tensor]) -> Tensor:

@@ -1,8 +1,14 @@
-"""Shards: the local part of a DTensor, and norms of whole tensors when this process holds a part of them."""
+"""Kinds of tensors: plain ones, and shards, the parts of a DTensor."""
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether ``x`` is memory whose numbers and address can be looked at: no subclass, nothing that is being traced."""
+    return type(x) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
 
 
 def is_sharded(x: Tensor) -> bool:

@@ -1,15 +1,17 @@
 """Fromage: steps whose size is a fixed share of the norm of each tensor."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._base import RuleOptimizer, signed_lr
 from reltrust.optim._norms import computing_dtype
+from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
+from reltrust.optim._stacked import Group
 
 
 class Fromage(RuleOptimizer):
@@ -37,7 +39,7 @@ class Fromage(RuleOptimizer):
     """
 
     _complex = True
-    _kernel = "relative_update"
+    _kernel = True
     per_member = ("lr", "p_bound")
     _shrinks: ClassVar[bool] = True  # LARS leaves the factor 1/sqrt(1 + lr^2) out
 
@@ -53,37 +55,31 @@ class Fromage(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        own = {"lr": lr, "p_bound": p_bound}
-        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
+        super().__init__(params, locals())
 
     def _check(self, group: Group) -> None:
         super()._check(group)
-        p_bound = group["p_bound"]
-        require(
-            "p_bound",
-            p_bound,
-            p_bound is None or (math.isfinite(p_bound) and p_bound >= 0),
-            "None or a finite number >= 0",
-        )
+        bound = group["p_bound"]
+        allowed = bound is None or (math.isfinite(bound) and bound >= 0)
+        require("p_bound", bound, allowed, "None or a finite number >= 0")
 
-    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
+    def _init_state(self, rows: Rows, group: Group) -> dict[str, Tensor | list[Tensor]]:
         return {} if group["p_bound"] is None else {"init_norm": rows.w_norm()}
-
-    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        lr = signed_lr(rows, group)
-        shrink = (1 + lr**2) ** -0.5 if self._shrinks else 1.0
-        w_norm, g_norm = rows.w_norm(), rows.g_norm()
-        ratio = torch.where(w_norm * g_norm == 0, 1.0, w_norm / g_norm)
-        dtype = computing_dtype(rows.dtype)
-        most = torch.finfo(dtype).max  # the ratio to a denormal gradient may be more than float32 can hold
-        return relative_update, {"shrink": shrink, "size": (ratio * lr * shrink).clamp(-most, most).to(dtype)}
 
     def _rescales(self, group: Group) -> bool:
         return group["p_bound"] is not None
 
-    def _rescale(self, rows: Rows, group: Group) -> Tensor:
-        norm, bound = rows.w_norm(), group["p_bound"] * rows.state["init_norm"]
-        return torch.where(norm > bound, bound / norm, 1.0)
+    def _update(self, rows: Rows, group: Group) -> None:
+        lr = signed_lr(group)
+        shrink = (1 + lr**2) ** -0.5 if self._shrinks else 1.0
+        w_norm, g_norm = rows.w_norm(), rows.g_norm()
+        ratio = torch.where(w_norm * g_norm == 0, 1.0, w_norm / g_norm)
+        # The ratio to a denormal gradient may be more than float32 can hold.
+        most = torch.finfo(computing_dtype(rows.dtype)).max
+        rows.apply(relative_update, shrink=shrink, size=(ratio * lr * shrink).clamp(-most, most))
+        if group["p_bound"] is not None:
+            norm, bound = rows.w_norm(), group["p_bound"] * rows.state["init_norm"]
+            rows.scale_weights(torch.where(norm > bound, bound / norm, 1.0))
 
 
 def relative_update(

@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from reltrust.optim import lns
-from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
+from reltrust.optim._base import RuleOptimizer, signed_lr
 from reltrust.optim._norms import computing_dtype
+from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
 from reltrust.optim._shards import is_sharded, whole
-from reltrust.optim.madam import check_madam, madam_settings, normalised_gradient, start_madam
+from reltrust.optim._stacked import Group
+from reltrust.optim.madam import check_madam, init_madam, madam_settings, normalised_gradient
 
 _INITS = ("quantize", "random")
 
@@ -44,7 +46,8 @@ class IntegerMadam(RuleOptimizer):
         levels: K, in 2..65536.
         p_scale, g_bound, beta: as in :class:`~reltrust.optim.Madam`.
         init: ``"quantize"`` takes the nearest level of each given weight, ``"random"`` draws it uniformly from 0..K-2
-            with torch's generator of the parameter's device (which under DDP must have the same seed everywhere).
+            with torch's generator of the parameter's device (which under DDP must have the same seed everywhere), one
+            parameter after another in the order of the group, those of its first dtype first.
         foreach, maximize, capturable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
         differentiable: must be False, as rounding has no gradient.
 
@@ -73,16 +76,7 @@ class IntegerMadam(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        own = {
-            "lr": lr,
-            "base_lr": base_lr,
-            "levels": levels,
-            "p_scale": p_scale,
-            "g_bound": g_bound,
-            "beta": beta,
-            "init": init,
-        }
-        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
+        super().__init__(params, locals())
 
     def _check(self, group: Group) -> None:
         super()._check(group)
@@ -105,7 +99,7 @@ class IntegerMadam(RuleOptimizer):
         weight, level = whole(param.detach()), whole(state["level"])
         if level.numel() and int(level.to(torch.int32).max()) >= levels:  # the scale has become shorter
             return None
-        w_max = (group["p_scale"] * state["init_rms"]).to(computing_dtype(weight.dtype))
+        w_max = torch.as_tensor(group["p_scale"] * state["init_rms"], dtype=computing_dtype(weight.dtype))
         held = lns.Quantized(weight.sign().to(torch.int8), level.to(lns.level_dtype(levels)), w_max)
         meant = lns.dequantize(*held, levels=levels, base_lr=base_lr, dtype=weight.dtype)
         same = torch.equal(meant, weight) and torch.equal(meant.signbit(), weight.signbit())  # 0 and -0 are equal
@@ -116,42 +110,43 @@ class IntegerMadam(RuleOptimizer):
         state = dict(super().__getstate__())
         state["state"] = defaultdict(dict)
         for p, own in self.state.items():
-            state["state"][p] = {k: v.to(torch.int32) if v.dtype == torch.uint16 else v for k, v in own.items()}
+            state["state"][p] = {
+                k: v.to(torch.int32) if getattr(v, "dtype", None) == torch.uint16 else v for k, v in own.items()
+            }
         return state
 
-    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
-        return start_madam(rows)
-
-    def _start_moments(self, w: Tensor, start: dict[str, Tensor], group: Group) -> dict[str, Tensor]:
-        levels = group["levels"]
+    def _init_state(self, rows: Rows, group: Group) -> dict[str, Tensor | list[Tensor]]:
+        levels, state = group["levels"], init_madam(rows)
         if group["init"] == "random":
-            level = torch.randint(levels - 1, w.shape, device=w.device).to(lns.level_dtype(levels))
+            drawn = [torch.empty(block.w.shape, dtype=torch.int32, device=rows.device) for block in rows.blocks]
+            by_place: dict[int, Tensor] = {}
+            for block, numbers in zip(rows.blocks, drawn, strict=True):
+                by_place.update(zip(block.places, numbers.chunk(len(block.places)), strict=True))
+            for place in sorted(by_place):
+                by_place[place].random_(0, levels - 1)  # the compiler replaces torch.randint by numbers of its own
+            level = [numbers.to(lns.level_dtype(levels)) for numbers in drawn]
         else:
-            scale = group["p_scale"] * start["init_rms"]
-            level = lns.quantize(w, levels=levels, base_lr=group["base_lr"], scale=scale).level
-        return {"level": level, "exp_avg_rms": torch.zeros_like(w, dtype=computing_dtype(w.dtype))}
+            scales = rows.split(group["p_scale"] * state["init_rms"])
+            level = [
+                lns.quantize(block.w, levels=levels, base_lr=group["base_lr"], scale=scale).level
+                for block, scale in zip(rows.blocks, scales, strict=True)
+            ]
+        return {**state, "level": level, "exp_avg_rms": rows.zeros()}
 
-    def _moving(self, group: Group) -> list[list[tuple[Tensor, Tensor]]]:
-        levels = group["levels"]
-        for p in group["params"]:
-            state, dtype = self.state.get(p), self._level_dtype(p, levels)
-            if state and state["level"].dtype != dtype:  # the group's levels have changed, or the state was unpickled
+    def _update(self, rows: Rows, group: Group) -> None:
+        levels, base_lr = group["levels"], group["base_lr"]
+        # Collective libraries have no 16-bit integers.
+        dtype = torch.int32 if is_sharded(rows.params[0]) and levels > 2**8 else lns.level_dtype(levels)
+        for state in rows.states:
+            if state["level"].dtype != dtype:  # the group's levels have changed, or the state was unpickled
                 state["level"] = state["level"].to(torch.int32).clamp_(max=levels - 1).to(dtype)
-        return super()._moving(group)
-
-    @staticmethod
-    def _level_dtype(param: Tensor, levels: int) -> torch.dtype:
-        """The smallest; for a sharded parameter one that collective libraries carry: they have no 16-bit integers."""
-        return torch.int32 if is_sharded(param) and levels > 2**8 else lns.level_dtype(levels)
-
-    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        base_lr = group["base_lr"]
-        return integer_madam_update, {
+        rows.apply(
+            integer_madam_update,
+            lr_factor=signed_lr(group) / base_lr,
+            magnitudes=lns.relative_magnitudes(levels, base_lr, rows.blocks[0].w, rows.dtype),
+            dtype=rows.dtype,
             **madam_settings(rows, group),
-            "lr_factor": signed_lr(rows, group) / base_lr,
-            "magnitudes": lns.relative_magnitudes(group["levels"], base_lr, rows.device, rows.dtype),
-            "dtype": rows.dtype,
-        }
+        )
 
 
 def integer_madam_update(

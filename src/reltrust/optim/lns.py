@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from reltrust.optim._norms import computing_dtype, wide
-from reltrust.optim._shards import whole
+from reltrust.optim._require import require
+from reltrust.optim._shards import is_plain, whole
 
 MAX_LEVELS = 2**16
 
@@ -45,15 +46,13 @@ def level_dtype(levels: int) -> torch.dtype:
     Raises:
         ValueError: ``levels`` is not an integer in 2..65536.
     """
-    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= MAX_LEVELS:
-        raise ValueError(f"levels={levels!r} is not allowed: an integer in 2..{MAX_LEVELS}")
+    require("levels", levels, type(levels) is int and 2 <= levels <= MAX_LEVELS, f"an integer in 2..{MAX_LEVELS}")
     return torch.uint8 if levels <= 2**8 else torch.int16 if levels <= 2**15 else torch.uint16
 
 
 def check_base_lr(base_lr: float) -> None:
     """Raises ValueError unless ``base_lr`` is a finite number > 0."""
-    if not 0 < base_lr < float("inf"):
-        raise ValueError(f"base_lr={base_lr!r} is not allowed: a finite number > 0")
+    require("base_lr", base_lr, 0 < base_lr < float("inf"), "a finite number > 0")
 
 
 def quantize(weight: Tensor, *, levels: int, base_lr: float, scale: Tensor | float | None = None) -> Quantized:
@@ -71,8 +70,7 @@ def quantize(weight: Tensor, *, levels: int, base_lr: float, scale: Tensor | flo
     """
     dtype = level_dtype(levels)
     check_base_lr(base_lr)
-    if not weight.is_floating_point():
-        raise ValueError(f"weight.dtype={weight.dtype} is not allowed: a real floating-point dtype")
+    require("weight.dtype", weight.dtype, weight.is_floating_point(), "a real floating-point dtype")
     if scale is None:
         scale = weight.abs().amax() if weight.numel() else weight.new_ones(())
     scale = torch.as_tensor(scale, dtype=computing_dtype(weight.dtype), device=weight.device)
@@ -95,20 +93,23 @@ def dequantize(
         levels, base_lr: K and b, as in ``quantize``.
         dtype: of the result.
     """
-    return weights_of(sign, level, scale, relative_magnitudes(levels, base_lr, level.device, dtype), dtype)
+    return weights_of(sign, level, scale, relative_magnitudes(levels, base_lr, level, dtype), dtype)
 
 
-@cache  # for ever: a captured CUDA graph reads a table from where it lies
-def relative_magnitudes(levels: int, base_lr: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """exp(-b n) for n = 0..K-1, [levels], for weights of ``dtype``.
+def relative_magnitudes(levels: int, base_lr: float, beside: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp(-b n) for n = 0..K-1, [levels], for weights of ``dtype`` that are computed from the tensor ``beside``.
 
     One table in float64, rounded once: so every device and every way to carry out a step has the same numbers.
     """
-    return (
-        torch.exp(-base_lr * torch.arange(levels, dtype=torch.float64))
-        .to(computing_dtype(dtype))
-        .to(device, non_blocking=True)
-    )
+    # What is made while tensors only stand for others, in a trace or under FakeTensorMode, has no place in a cache.
+    make = _magnitudes if is_plain(beside) else _magnitudes.__wrapped__
+    return make(levels, base_lr, beside.device, computing_dtype(dtype))
+
+
+@cache  # for ever: a captured CUDA graph reads a table from where it lies
+def _magnitudes(levels: int, base_lr: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    exponents = -base_lr * torch.arange(levels, dtype=torch.float64, device="cpu")
+    return exponents.exp().to(dtype).to(device, non_blocking=True)
 
 
 def weights_of(sign: Tensor, level: Tensor, scale: Tensor, magnitudes: Tensor, dtype: torch.dtype) -> Tensor:

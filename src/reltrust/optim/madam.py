@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rule, RuleOptimizer, require, signed_lr
-from reltrust.optim._norms import computing_dtype, wide
+from reltrust.optim._base import RuleOptimizer, signed_lr
+from reltrust.optim._norms import wide
+from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
+from reltrust.optim._stacked import Group
 
 
 class Madam(RuleOptimizer):
@@ -46,7 +48,7 @@ class Madam(RuleOptimizer):
 
     _moments = ("exp_avg_rms",)
     per_member = ("lr", "p_scale", "g_bound", "beta")
-    _kernel = "madam_update"
+    _kernel = True
 
     def __init__(
         self,
@@ -62,18 +64,17 @@ class Madam(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        own = {"lr": lr, "p_scale": p_scale, "g_bound": g_bound, "beta": beta}
-        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
+        super().__init__(params, locals())
 
     def _check(self, group: Group) -> None:
         super()._check(group)
         check_madam(group)
 
-    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
-        return start_madam(rows)
+    def _init_state(self, rows: Rows, group: Group) -> dict[str, Tensor | list[Tensor]]:
+        return {**init_madam(rows), "exp_avg_rms": rows.zeros()}
 
-    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        return madam_update, {**madam_settings(rows, group), "lr": signed_lr(rows, group)}
+    def _update(self, rows: Rows, group: Group) -> None:
+        rows.apply(madam_update, lr=signed_lr(group), **madam_settings(rows, group))
 
 
 def madam_update(
@@ -104,7 +105,7 @@ def check_madam(group: Group) -> None:
     require("beta", beta, 0 <= beta < 1, "a number in [0, 1)")
 
 
-def start_madam(rows: Rows) -> dict[str, Tensor]:
+def init_madam(rows: Rows) -> dict[str, Tensor]:
     """The state that is one number a tensor, before the first step."""
     init_rms = rows.w_rms()
     return {"step": torch.zeros_like(init_rms), "init_rms": init_rms}
@@ -112,19 +113,14 @@ def start_madam(rows: Rows) -> dict[str, Tensor]:
 
 def madam_settings(rows: Rows, group: Group) -> dict[str, Any]:
     """The settings that both rules take; counts the step."""
-    dtype = computing_dtype(rows.dtype)
+    step = wide(rows.state["step"].add_(1))
     return {
-        "w_max": (group["p_scale"] * rows.state["init_rms"]).to(dtype),
-        "correction": bias_correction(rows.state["step"].add_(1), group["beta"]).to(dtype),
+        "w_max": group["p_scale"] * rows.state["init_rms"],
+        "correction": (1 - group["beta"] ** step).sqrt(),
         "g_bound": group["g_bound"],
         "keep": group["beta"] ** 0.5,
         "gain": (1 - group["beta"]) ** 0.5,
     }
-
-
-def bias_correction(step: Tensor, beta: float | Tensor) -> Tensor:
-    """sqrt(1 - beta^step), of the shape of ``step``, which counts from 1."""
-    return (1 - beta ** wide(step)).sqrt()
 
 
 def normalised_gradient(

@@ -1,15 +1,16 @@
 """NovoGrad: Adam with one second moment for each tensor."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rule, RuleOptimizer, live_lr, require
+from reltrust.optim._base import RuleOptimizer
 from reltrust.optim._norms import computing_dtype, root_sum_square
+from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
+from reltrust.optim._stacked import Group
 
 
 class NovoGrad(RuleOptimizer):
@@ -30,7 +31,8 @@ class NovoGrad(RuleOptimizer):
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: finite and >= 0; a number or a tensor.
+        lr: finite and >= 0; a number or a tensor. The default is the one that the public implementation of
+            convergence-lab/novograd trains with at these betas.
         betas: decays of the two moments, each in [0, 1).
         eps: >= 0 and finite.
         weight_decay: d, >= 0 and finite; part of the first moment, as in the paper.
@@ -48,7 +50,7 @@ class NovoGrad(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor = 0.01,
         betas: tuple[float, float] = (0.95, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -60,8 +62,7 @@ class NovoGrad(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        own = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "grad_averaging": grad_averaging}
-        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
+        super().__init__(params, locals())
 
     def _check(self, group: Group) -> None:
         super()._check(group)
@@ -70,25 +71,26 @@ class NovoGrad(RuleOptimizer):
         require("eps", eps, math.isfinite(eps) and eps >= 0, "a finite number >= 0")
         require("weight_decay", decay, math.isfinite(decay) and decay >= 0, "a finite number >= 0")
 
-    def _start(self, rows: Rows, group: Group) -> dict[str, Tensor]:
+    def _init_state(self, rows: Rows, group: Group) -> dict[str, Tensor | list[Tensor]]:
         # From sqrt(v_0) = |g_1| the recursion gives v_1 = |g_1|^2.
-        return {"grad_norm": rows.g_norm()}
+        return {"grad_norm": rows.g_norm(), "exp_avg": rows.zeros()}
 
-    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
+    def _update(self, rows: Rows, group: Group) -> None:
         beta1, beta2 = group["betas"]
         norm = root_sum_square(rows.state["grad_norm"] * beta2**0.5, rows.g_norm() * (1 - beta2) ** 0.5)
         rows.state["grad_norm"] = norm
         divisor = norm + group["eps"]
         divisor = torch.where(divisor == 0, 1.0, divisor)  # without eps, a gradient that was always zero stays zero
         scale = (1 - beta1) if group["grad_averaging"] else 1.0
-        dtype = computing_dtype(rows.dtype)
-        g_scale = (scale / divisor).clamp(max=torch.finfo(dtype).max).to(dtype)  # a denormal norm has no inverse
-        return novograd_update, {
-            "g_scale": -g_scale if group["maximize"] else g_scale,
-            "decay": scale * group["weight_decay"],
-            "beta1": beta1,
-            "lr": live_lr(rows, group),
-        }
+        most = torch.finfo(computing_dtype(rows.dtype)).max
+        g_scale = (scale / divisor).clamp(max=most)  # a denormal norm has no inverse
+        rows.apply(
+            novograd_update,
+            g_scale=-g_scale if group["maximize"] else g_scale,
+            decay=scale * group["weight_decay"],
+            beta1=beta1,
+            lr=group["lr"],
+        )
 
 
 def novograd_update(

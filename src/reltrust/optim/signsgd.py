@@ -1,13 +1,12 @@
 """signSGD: every weight moves by the same amount."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from reltrust.optim._base import Group, Rule, RuleOptimizer, signed_lr
+from reltrust.optim._base import RuleOptimizer, signed_lr
 from reltrust.optim._rows import Rows
+from reltrust.optim._stacked import Group
 
 
 class SignSGD(RuleOptimizer):
@@ -17,7 +16,8 @@ class SignSGD(RuleOptimizer):
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: the size of a step, finite and >= 0; a number or a tensor.
+        lr: the size of a step, finite and >= 0; a number or a tensor. The default is that of Adam, whose first step is
+            this one: both move every weight by lr.
         foreach, maximize, capturable, differentiable, fused: see :class:`~reltrust.optim._base.RuleOptimizer`.
 
     Raises:
@@ -28,7 +28,7 @@ class SignSGD(RuleOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor,
+        lr: float | Tensor = 0.001,
         *,
         foreach: bool | None = None,
         maximize: bool = False,
@@ -36,11 +36,10 @@ class SignSGD(RuleOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        own = {"lr": lr}
-        super().__init__(params, own, foreach, maximize, capturable, differentiable, fused)
+        super().__init__(params, locals())
 
-    def _rule(self, rows: Rows, group: Group) -> tuple[Rule, dict[str, Any]]:
-        return signsgd_update, {"lr": signed_lr(rows, group)}
+    def _update(self, rows: Rows, group: Group) -> None:
+        rows.apply(signsgd_update, lr=signed_lr(group))
 
 
 def signsgd_update(w: Tensor, g: Tensor, *, lr: float | Tensor) -> None:
