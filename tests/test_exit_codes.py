@@ -239,15 +239,17 @@ def test_make_hands_on_a_folder_with_spaces_whole(tmp_path: Path) -> None:
     python.parent.mkdir()
     python.write_text('#!/bin/sh\nprintf "<%s>" "$@"\necho\nexit ${STATUS:-0}\n')
     python.chmod(0o755)
+    results = tmp_path / "my (own) results"
+    results.mkdir()
 
     def told(target: str, *words: str, status: int = 0) -> list[str]:
-        command = ["make", "-o", "setup", target, f"PY={python}", "RESULTS=my (own) results", *words]
+        command = ["make", "-o", "setup", target, f"PY={python}", f"RESULTS={results}", *words]
         environment = {**os.environ, "STATUS": str(status)}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment).stdout.splitlines()
 
     run, drawn = told("reproduce-mlp-depth", "ARGS=seed=5 task.width=8", status=3)
-    assert "<seed=range(1)><launcher=packed><machine.results='my (own) results'><seed=5><task.width=8>" in run
-    assert "<--results><my (own) results><--scale><quick>" in drawn
+    assert f"<seed=range(1)><launcher=packed><machine.results='{results}'><seed=5><task.width=8>" in run
+    assert f"<--results><{results}><--scale><quick>" in drawn
     assert len(told("reproduce-mlp-depth", status=2)) == 1  # refused: there is nothing to draw
-    assert "<--results><my (own) results>" in told("status")[0]
-    assert '--results "my (own) results"' in "\n".join(told("figures", "-n"))
+    assert f"<--results><{results}>" in told("status")[0]
+    assert f'--results "{results}"' in "\n".join(told("figures", "-n"))
