@@ -153,12 +153,13 @@ def test_one_number_written_in_two_ways_is_one_run(reltrust: Call) -> None:
 def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     reltrust: Call, tmp_path: Path, launcher: str
 ) -> None:
-    # A target that exists for the settings and fails in the run.
+    # A target that exists for the settings and fails in the run: at its second step, for one is tried before.
     (tmp_path / "mine.py").write_text(
         "import torch, pathlib\n"
         "class Mine(torch.optim.SGD):\n"
         "    def step(self, closure=None):\n"
-        "        if self.param_groups[0]['lr'] > 0.05 and pathlib.Path('broken').exists():\n"
+        "        self.steps = getattr(self, 'steps', 0) + 1\n"
+        "        if self.steps > 1 and self.param_groups[0]['lr'] > 0.05 and pathlib.Path('broken').exists():\n"
         "            raise ZeroDivisionError('as planned')\n"
         "        return super().step(closure)\n"
     )
