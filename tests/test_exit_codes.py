@@ -243,7 +243,7 @@ def test_make_hands_on_a_folder_with_spaces_whole(tmp_path: Path) -> None:
     results.mkdir()
 
     def told(target: str, *words: str, status: int = 0) -> list[str]:
-        command = ["make", "-o", "setup", target, f"PY={python}", f"RESULTS={results}", *words]
+        command = ["make", "--no-print-directory", "-o", "setup", target, f"PY={python}", f"RESULTS={results}", *words]
         environment = {**os.environ, "STATUS": str(status)}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment).stdout.splitlines()
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from torch import nn
 
-from hydra_plugins.reltrust_plugins.grid_sweeper import in_hydras_grammar
 from reltrust import build
 from reltrust.errors import SettingsError
 from reltrust.packing import size as pack_size
@@ -146,12 +144,6 @@ def test_a_hyperparameter_of_any_kind_goes_from_the_command_line_to_the_optimize
     (optimizer,) = program_of(settings(*words)).optimizers
     assert list(optimizer.param_groups[0]["eps"]) == [None, 0.001]
     assert words[-1] in (Path(__file__).parents[1] / "README.md").read_text()
-
-
-@pytest.mark.parametrize("value", [[None, 0.001], [[0.9, True], {"a": None, "b": [1e-5, "c"]}], None, False, 3, "x"])
-def test_a_value_that_a_sweep_varies_is_the_same_in_hydras_grammar(value: Any) -> None:
-    # Regression: [None, 0.001] was written as Python does, and came back as the word "None".
-    assert OverridesParser.create().parse_override(f"key={in_hydras_grammar(value)}").value() == value
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -303,7 +295,7 @@ def test_an_embedding_is_no_matrix_and_where_there_is_no_rest_none_is_needed(set
     assert chosen is not None
     module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3, bias=False))
     table, matrix = module.parameters()
-    joint = build.optimizer(chosen, [table, matrix], torch.device("cpu"), tables=[table])
+    joint = build.optimizer(chosen, [table, matrix], torch.device("cpu"), embeddings=[table])
     assert [group["params"] for group in joint.param_groups] == [[matrix], [table]]
     (group,) = build.optimizer(chosen, [matrix], torch.device("cpu")).param_groups
     assert group["params"] == [matrix]

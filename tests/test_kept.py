@@ -27,6 +27,17 @@ def test_nothing_is_kept_unless_it_is_asked_for(settings: Resolve) -> None:
     assert not record_of(chosen).weights_path.exists()
 
 
+def test_what_a_finished_run_has_not_kept_is_told(settings: Resolve, caplog: pytest.LogCaptureFixture) -> None:
+    # Silence would let somebody wait for weights that never come: a finished run is not trained again.
+    run(chosen := settings())
+    assert not caplog.messages
+    assert run(settings("machine.keep=weights")) is Status.FINISHED
+    folder = record_of(chosen).path
+    assert caplog.messages == [
+        f"machine.keep=weights: 1 finished without it, remove them to train them again: {folder}"
+    ]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_kept_weights_are_those_of_the_last_step(settings: Resolve, packed: bool) -> None:
     chosen = [settings("machine.keep=weights", f"seed={seed}") for seed in range(2)]

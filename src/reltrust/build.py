@@ -82,11 +82,11 @@ def program(settings: Settings, device: torch.device) -> Program:
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
         raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
-    tables = [m.weight for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    embeddings = [m.weight for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
     chosen, optimizers = [general.players.get(name, general) for name in names], []
     for own, player in zip(chosen, task.players, strict=True):
         key = f"optimizer.players.{player.name}" if player.name in general.players else "optimizer"
-        optimizers.append(optimizer(own, player.params, device, key=key, tables=tables))
+        optimizers.append(optimizer(own, player.params, device, key=key, embeddings=embeddings))
     clip_norms = [own.clip_norm for own in chosen]
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
@@ -118,7 +118,7 @@ def optimizer(
     device: torch.device,
     *,
     key: str = "optimizer",
-    tables: Collection[torch.Tensor] = (),
+    embeddings: Collection[torch.Tensor] = (),
 ) -> torch.optim.Optimizer:
     """``target(params, lr=..., **hyperparameters)``; torch's own optimizers in their fused form, where they have one.
 
@@ -126,7 +126,7 @@ def optimizer(
 
     Args:
         key: where the choice stands in a config.
-        tables: embeddings, which are of two dimensions and yet no matrices.
+        embeddings: those of the task, which are of two dimensions and yet no matrices.
 
     Raises:
         SettingsError: there is no such target, it refuses its arguments, or cannot do what is asked of it here.
@@ -134,9 +134,9 @@ def optimizer(
     params = list(params)
     if chosen.rest is None:
         return _optimizer(chosen, params, device, key)
-    embeddings = set(tables)
-    matrices = [p for p in params if p.dim() == 2 and p not in embeddings]
-    others = [p for p in params if p.dim() != 2 or p in embeddings]
+    no_matrices = {p for p in params if p.dim() != 2} | set(embeddings)
+    matrices = [p for p in params if p not in no_matrices]
+    others = [p for p in params if p in no_matrices]
     parts = [_optimizer(chosen, matrices, device, key)]
     return JointOptimizer([*parts, _optimizer(chosen.rest, others, device, f"{key}.rest")] if others else parts)
 

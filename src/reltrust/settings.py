@@ -101,7 +101,7 @@ class Machine:
     data: NotEmpty
     checkpoint_minutes: Seconds
     progress: bool
-    keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished run, besides its record
+    keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished training, besides its record
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

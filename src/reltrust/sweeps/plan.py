@@ -1,11 +1,14 @@
 """What there is to do: which of the runs are results already, which go on, which start."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.settings import Settings
+
+log = logging.getLogger(__name__)
 
 START, RESUME, AGAIN, BUSY = "start", "resume", "run again", "running elsewhere"
 
@@ -22,9 +25,19 @@ class PlannedRun:
     def is_due(self) -> bool:
         return self.action not in (Status.FINISHED, Status.DIVERGED, BUSY)
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether there is, besides the record, what the settings ask a finished run to keep."""
+        kept = {"weights": self.record.weights_path, "checkpoint": self.record.checkpoint_path}
+        path = kept.get(self.settings.machine.keep) if self.settings.training else None  # an analysis has no weights
+        return path is None or path.exists()
+
 
 def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
-    """Looks every run up in its store; settings that are one run are planned once. Reads, and writes nothing."""
+    """Looks every run up in its store; settings that are one run are planned once. Reads, and writes nothing.
+
+    Tells of finished runs that have not kept what ``machine.keep`` asks for: they are not trained again.
+    """
     planned: dict[str, PlannedRun] = {}
     for settings in runs:
         record = Store(settings.machine.results).record(settings)
@@ -38,6 +51,12 @@ def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
         else:
             action = RESUME if record.checkpoint_path.exists() else AGAIN
         planned.setdefault(str(record.path), PlannedRun(settings, record, action))
+    without = [run for run in planned.values() if run.action == Status.FINISHED and not run.has_kept]
+    if without:
+        keep, first = without[0].settings.machine.keep, without[0].record.path
+        log.warning(
+            "machine.keep=%s: %d finished without it, remove them to train them again: %s", keep, len(without), first
+        )
     return list(planned.values())
 
 

@@ -82,6 +82,7 @@ class Program:
     ) -> None:
         self.task, self.optimizers, self.window = task, list(optimizers), window
         self.precision, self.parts = trainer.precision, trainer.accumulate
+        self.first_part, self.has_peers = ranks.rank() * self.parts, ranks.count() > 1
         self.clip_norms = list(clip_norms or [None] * len(self.optimizers))
         set_mode(self.optimizers, "train")
         self.initial_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -100,12 +101,12 @@ class Program:
                 group["lr"] = initial * lr_factors[0]
             for param in player.params:  # what zero_grad does, without its cost, which small networks notice
                 param.grad = None
-            for part in range(ranks.rank() * self.parts, (ranks.rank() + 1) * self.parts):
+            for part in range(self.first_part, self.first_part + self.parts):
                 with computing(self.precision, self.measured.device):
                     loss, *others = player.loss(step, part)
                 (loss if self.parts == 1 else loss / self.parts).backward()
                 measures += [loss.detach(), *others]
-            if ranks.count() > 1:
+            if self.has_peers:
                 ranks.average([param.grad for param in player.params if param.grad is not None])
             if (clip_norm := self.clip_norms[i]) is not None:
                 torch.nn.utils.clip_grad_norm_(player.params, clip_norm)
@@ -151,7 +152,7 @@ class Program:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "measured": measured.clone(),
         }
-        if ranks.count() > 1:  # each draws its own dropout; a checkpoint by itself knows rank 0's generators
+        if self.has_peers:  # each draws its own dropout; a checkpoint by itself knows rank 0's generators
             state["generators"] = ranks.gather(ranks.generator(measured.device).get_state())
         return [state]
 

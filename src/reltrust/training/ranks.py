@@ -39,6 +39,7 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
+        on_any(False)  # a rank that fails at once must not leave before the others have found it
         yield
     finally:
         distributed.destroy_process_group()
