@@ -1,8 +1,11 @@
 """Prints the README's table of claims, from results/summaries; ``--write`` puts it into the README."""
 
+import sys
+
 from arguments import Parser
 from figures import ROOT  # scripts/figures.py: also makes the package importable
 
+from reltrust.errors import RecordError
 from reltrust.reporting.report import claims_table
 
 START, END = "<!-- claims: python scripts/claims.py -->\n", "<!-- end of claims -->"
@@ -13,7 +16,10 @@ def main() -> None:
     parser.add_results("summaries")
     parser.add_argument("--write", action="store_true", help="into README.md")
     arguments = parser.parse_args()
-    text = claims_table(arguments.results)
+    try:
+        text = claims_table(arguments.results)
+    except RecordError as error:
+        sys.exit(f"error: {error}")
     if arguments.write:
         readme = ROOT / "README.md"
         before, _, rest = readme.read_text().partition(START)

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # so that it works where the package is not installed
 
 from reltrust import experiment  # noqa: E402
+from reltrust.errors import RecordError  # noqa: E402
 from reltrust.reporting import report  # noqa: E402
 
 
@@ -25,8 +26,14 @@ def main() -> None:
     scales = {scale for name in chosen for scale in experiment.scales(name)}
     if arguments.scale not in (None, *scales):
         parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
+    failed = False
     for name in chosen:
-        print(report.write(arguments.results, name, arguments.scale))
+        try:
+            print(report.write(arguments.results, name, arguments.scale))
+        except RecordError as error:  # the other experiments' figures are drawn
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,8 @@ from collections import Counter, defaultdict
 
 from arguments import Parser
 
-from reltrust.records.store import RunRecord, Status, Store
-
-
-def describe(record: RunRecord) -> str:
-    status = record.status
-    if status is Status.RUNNING and not record.is_busy:
-        return "interrupted"  # its process was killed without a word; it will be resumed
-    return str(status)
+from reltrust.errors import RecordError
+from reltrust.records.store import RunRecord, Status, Store, busy
 
 
 def main() -> None:
@@ -21,12 +15,20 @@ def main() -> None:
 
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     notable = []
+    found: dict[RunRecord, str] = {}
     for record in Store(arguments.results).records():
-        status = describe(record)
+        try:
+            found[record] = str(record.status)
+        except RecordError as error:
+            notable.append(f"{'unknown':>12}  {error}")
+    running = [record for record, status in found.items() if status == Status.RUNNING]
+    for record, held in zip(running, busy(running), strict=True):
+        if not held:
+            found[record] = "interrupted"  # its process was killed without a word; it will be resumed
+    for record, status in found.items():
         counts["/".join(record.path.parts[-3:-1])][status] += 1
         if status not in (Status.FINISHED, Status.DIVERGED):
-            rows = record.metrics
-            step = f"step {rows[-1]['step']}" if rows else "no step logged"
+            step = f"step {record.last_step}" if record.last_step else "no step logged"
             notable.append(f"{status:>12}  {record.path}  {step}  {record.error or ''}".rstrip())
     for group, statuses in counts.items():
         print(f"{group}: {', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))}")

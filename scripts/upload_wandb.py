@@ -4,8 +4,8 @@ import sys
 
 from arguments import Parser
 
-from reltrust.errors import UserError
-from reltrust.records.store import Store
+from reltrust.errors import DamagedError, RecordError, UserError
+from reltrust.records.store import Status, Store
 from reltrust.records.tracking import check_login, obeying_environment, replay
 from reltrust.settings import Tracking
 
@@ -22,12 +22,20 @@ def main() -> None:
     arguments = parser.parse_args()
 
     begun: dict[str, int] = {}
-    ended = []
+    ended, unreadable = [], False
     for record in Store(arguments.results).records():
         name = record.path.parts[-3]
         begun[name] = begun.get(name, 0) + 1
-        if name == arguments.experiment and record.status is not None and record.status.is_result:
-            ended.append(record)
+        if name != arguments.experiment:
+            continue
+        try:
+            if (status := record.status) is Status.DAMAGED:
+                raise DamagedError(record.error)
+            if status is not None and status.is_result:
+                ended.append(record)
+        except RecordError as error:  # the others are given
+            print(f"error: {error}", file=sys.stderr)
+            unreadable = True
     if arguments.experiment not in begun:
         allowed = f"allowed are {', '.join(begun)}" if begun else "there are none"
         parser.error(f"experiment={arguments.experiment}: no runs in {arguments.results}/runs, {allowed}")
@@ -57,6 +65,7 @@ def main() -> None:
                 print(f"given to W&B: {record.path}")
         if missing:
             sys.exit(1)
+    sys.exit(unreadable)
 
 
 if __name__ == "__main__":

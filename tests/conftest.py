@@ -1,6 +1,7 @@
 """What several tests use: settings as the command line would resolve them, and the command line itself."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -83,3 +84,28 @@ def in_process(
 
     yield call
     signal.set_wakeup_fd(-1)
+
+
+@pytest.fixture
+def script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """``python scripts/<name>.py`` with these words, but in this process."""
+
+    def call(name: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        path = ROOT / "scripts" / f"{name}.py"
+        monkeypatch.syspath_prepend(str(path.parent))
+        monkeypatch.setattr(sys, "argv", [str(path), *words])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as leaving:
+            code = leaving.code or 0
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+                code = 1
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(code), told.out, told.err)
+
+    return call

@@ -206,7 +206,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 def test_files_that_are_not_those_of_mnist_are_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path)
-    with pytest.raises(DataError, match=r"train files in .* are not MNIST's"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte or .* damaged, .* delete both"):
         images.load("mnist", tmp_path)
 
 
@@ -262,7 +262,8 @@ def test_a_truncated_mnist_file_is_a_data_error(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"scripts/prefetch_data\.py"):
+    # Regression: it was said that it could not be downloaded, and to run the script that had just said so.
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: damaged, delete it"):
         images.load("mnist", tmp_path)
 
 
@@ -275,6 +276,15 @@ def test_an_archive_with_the_wrong_checksum_is_a_data_error(tmp_path: Path, monk
     root = tmp_path / "root"
     with pytest.raises(DataError, match=r"scripts/prefetch_data\.py"):
         images.load("mnist", root)
+
+
+def test_an_archive_that_was_damaged_before_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"half of it"))
+    no_download(monkeypatch, RuntimeError("no network"))
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: damaged, delete it"):
+        images.load("mnist", tmp_path)
 
 
 # --- the order of batches --------------------------------------------------------------------------------------------

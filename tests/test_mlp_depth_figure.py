@@ -336,7 +336,11 @@ def test_the_title_says_how_runs_were_made_and_a_precision_that_is_not_the_publi
     old = [{key: value for key, value in row.items() if key != "precision"} | earlier for row in rows]
     facts = "digits, width 64, batch 50, 4,800 steps, torch init"
     assert figure.title(selected(write(tmp_path, old))) == f"quick protocol: {facts}, 1 seed"
-    other = [{**row, "precision": "tf32", "seed": seed} for row in rows for seed in (0, 1)]
+    other = [
+        {**row, "precision": "tf32", "seed": seed, "run": row["run"][:-1] + str(seed)}
+        for row in rows
+        for seed in (0, 1)
+    ]
     assert figure.title(selected(write(tmp_path, other))) == f"quick protocol: {facts}, tf32, 2 seeds"
 
 
@@ -580,7 +584,7 @@ def test_runs_with_other_hyperparameters_are_not_taken_for_seeds_of_the_same_opt
     rows = reaching(base, {"sgd_momentum": 8, "adam": 4})
     before = judged(write(tmp_path / "before", rows))
     variant = {**base, "hyperparameters": json.dumps({"momentum": 0.5})}
-    rows += reaching(variant, {"sgd_momentum": 0})
+    rows += [{**row, "run": f"{row['run']}-variant"} for row in reaching(variant, {"sgd_momentum": 0})]
     assert judged(write(tmp_path / "after", rows)) == before
     labels = axes_of(tmp_path / "after").get_legend_handles_labels()[1]
     assert labels == ["Adam", "SGD (momentum 0.9)", "SGD (momentum 0.9) (momentum=0.5)"]

@@ -1,16 +1,16 @@
 """The scripts' command lines: what is wrong with one is one line and exit status 2, before anything is done."""
 
-import runpy
-import sys
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "said"),
+    ("name", "words", "said"),
     [
         ("claims", "--results {folder}/none", "there is no such folder"),
         ("claims", "--results {file}", "a file, no folder"),
@@ -29,23 +29,14 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
     ],
 )
 def test_a_wrong_argument_is_one_line_and_status_2(
-    script: str,
-    words: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    script: Script, name: str, words: str, said: str, tmp_path: Path
 ) -> None:
     """A typo printed nothing and exited with 0; a file in a folder's place was a traceback."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     given = words.format(folder=tmp_path / "folder", file=tmp_path / "file").split()
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *given])
-    with pytest.raises(SystemExit) as leaving:
-        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
-    out, err = capsys.readouterr()
-    assert (leaving.value.code, out) == (2, "")
-    assert said in err
-    assert len(err.splitlines()) == 1
+    answer = script(name, *given)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
     assert list((tmp_path / "folder").iterdir()) == []

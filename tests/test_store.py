@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reltrust.errors import BusyError
+from reltrust.errors import BusyError, DamagedError, RecordError
 from reltrust.records import provenance
 from reltrust.records.files import read_json_lines, write_text
 from reltrust.records.store import RunRecord, Status, Store
@@ -90,7 +90,7 @@ def test_rewinding_drops_the_rows_after_a_step_and_a_line_that_was_cut_off(setti
 
 def test_a_file_that_cannot_be_replaced_stays_and_leaves_no_scrap(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(RecordError, match=r"target: cannot be written: Is a directory$"):
         write_text(tmp_path / "target", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
@@ -115,7 +115,7 @@ def test_each_ending_is_told_by_the_status(settings: Resolve) -> None:
 def test_a_run_whose_end_cannot_be_written_is_given_free(settings: Resolve) -> None:
     record = begun(settings())
     (record.path / "provenance.json").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DamagedError, match=r"provenance\.json"):
         record.preempted()
     assert not record.is_busy
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -29,8 +28,8 @@ from reltrust.sweeps.plan import plan
 
 Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
 RUN = ("scale=smoke", "machine.progress=false", "tracking.timeout_seconds=3")
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 # --- what W&B's client leaves behind ----------------------------------------------------------------------------------
@@ -508,38 +507,14 @@ def test_packed_runs_are_shown_when_they_have_ended(settings: Resolve, monkeypat
 # --- the script -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``scripts/upload_wandb.py`` with these words: its exit status, standard output and standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        path = SCRIPTS / "upload_wandb.py"
-        monkeypatch.syspath_prepend(str(SCRIPTS))
-        monkeypatch.setattr(sys, "argv", [str(path), *words])
-        code = 0
-        try:
-            runpy.run_path(str(path), run_name="__main__")
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-            if isinstance(leaving.code, str):
-                print(leaving.code, file=sys.stderr)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-Script = Callable[..., tuple[int, str, str]]
-
-
 def test_the_script_gives_every_run_with_a_result_to_wandb(
     settings: Resolve, service: Service, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [ended(settings(f"seed={seed}"), 30, 60) for seed in range(2)]
     begun(settings("seed=2")).preempted()
-    code, out, err = script("mlp_depth", "--results", settings().machine.results)
-    assert code == 0, err
-    assert out.splitlines() == [f"given to W&B: {record.path}" for record in records]
+    answer = script("upload_wandb", "mlp_depth", "--results", settings().machine.results)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines() == [f"given to W&B: {record.path}" for record in records]
     assert service.steps == [30, 60]
 
 
@@ -548,19 +523,19 @@ def test_the_script_refuses_what_has_no_runs_in_one_line(settings: Resolve, scri
     results = settings().machine.results
     begun(settings()).preempted()
     for name, reason in (("typo", "allowed are mlp_depth"), ("mlp_depth", "none of its 1 runs has a result")):
-        code, out, err = script(name, "--results", results)
-        assert (code, out) == (2, "")
-        assert reason in err
-        assert len(err.splitlines()) == 1
+        answer = script("upload_wandb", name, "--results", results)
+        assert (answer.returncode, answer.stdout) == (2, "")
+        assert reason in answer.stderr
+        assert len(answer.stderr.splitlines()) == 1
 
 
 def test_without_a_login_the_script_stops_at_once(settings: Resolve, script: Script) -> None:
     """It wrote offline files for every run, and said that it had given them to W&B."""
     ended(settings(), 30)
-    code, out, err = script("mlp_depth", "--results", settings().machine.results)
-    assert (code, out) == (1, "")
-    assert "wandb login" in err
-    assert len(err.splitlines()) == 1
+    answer = script("upload_wandb", "mlp_depth", "--results", settings().machine.results)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "wandb login" in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
     assert folders(settings().machine.results) == []
 
 
@@ -571,19 +546,19 @@ def test_the_script_stops_where_the_service_is_sick(
     monkeypatch.setattr(uploading, "time", Clock())
     for seed in range(20):
         ended(settings(f"seed={seed}"), 30)
-    code, out, _ = script("mlp_depth", "--results", settings().machine.results)
-    assert (code, out) == (1, "")
+    answer = script("upload_wandb", "mlp_depth", "--results", settings().machine.results)
+    assert (answer.returncode, answer.stdout) == (1, "")
     assert len(folders(settings().machine.results)) == 16  # those of the first upload
 
 
 def test_the_script_obeys_wandb_mode(settings: Resolve, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     ended(settings(), 30)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    code, _, err = script("mlp_depth", "--results", settings().machine.results)
-    assert code == 2
-    assert "WANDB_MODE=disabled" in err
+    answer = script("upload_wandb", "mlp_depth", "--results", settings().machine.results)
+    assert answer.returncode == 2
+    assert "WANDB_MODE=disabled" in answer.stderr
     monkeypatch.setenv("WANDB_MODE", "offline")
-    code, _, _ = script("mlp_depth", "--results", settings().machine.results)
-    assert code == 0
+    answer = script("upload_wandb", "mlp_depth", "--results", settings().machine.results)
+    assert answer.returncode == 0
     (folder,) = folders(settings().machine.results)
     assert steps(folder) == [30]

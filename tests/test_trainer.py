@@ -30,7 +30,7 @@ def test_a_run_leaves_a_whole_record(settings: Resolve) -> None:
     chosen = settings()
     assert run(chosen) is Status.FINISHED
     record = record_of(chosen)
-    assert {path.name for path in record.path.iterdir()} - {".lock"} == {
+    assert {path.name for path in record.path.iterdir()} == {
         "config.yaml",
         "provenance.json",
         "status.json",

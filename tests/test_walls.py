@@ -140,7 +140,7 @@ def test_reporting_figures_and_settings_never_import_torch() -> None:
 
 
 def test_reporting_and_the_figures_import_nothing_of_ours_but_reporting_and_where_artifacts_lie() -> None:
-    allowed = ("reltrust.reporting", "reltrust.records.artifacts", "reltrust.experiments")
+    allowed = ("reltrust.reporting", "reltrust.records.artifacts", "reltrust.errors", "reltrust.experiments")
     ours = [
         f"{path.relative_to(ROOT)} imports {found.name}"
         for path in [*python_files(PACKAGE / "reporting"), *FIGURES]
@@ -331,6 +331,6 @@ def test_only_records_writes_below_results(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     writes = [line.split("\t") for line in log.read_text().splitlines()]
     written = {Path(path).name for _, _, path in writes}
-    assert {".lock", "status.json", "metrics.jsonl", "config.yaml", "mlp_depth.csv", "mlp_depth-smoke.png"} <= written
+    assert {".lease", "status.json", "metrics.jsonl", "config.yaml", "mlp_depth.csv", "mlp_depth-smoke.png"} <= written
     strangers = {(writer, path) for writer, _, path in writes if "/src/reltrust/records/" not in writer}
     assert strangers == set()

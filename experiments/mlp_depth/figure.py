@@ -22,7 +22,9 @@ from reltrust.reporting.style import Styles
 CHANCE = 0.1
 TRAINABLE = 0.5  # a depth counts as trained from this accuracy on: far from chance, far from 1
 
-ACCURACY = Measure("train_accuracy", "training accuracy, last epoch", best="max", diverged=0.0, ties="train_loss")
+ACCURACY = Measure(
+    "train_accuracy", "training accuracy, last epoch", best="max", diverged=0.0, ties="train_loss", bounds=(0.0, 1.0)
+)
 DEPTH = Comparison(ACCURACY, x="hidden_layers")
 
 # ``quantity`` is ``run`` (one learning rate) or ``figure`` (as the authors drew it: at each step the maximum over three

@@ -20,7 +20,7 @@ try:
 
     from hydra_plugins.reltrust_plugins.composer import check_choices
     from reltrust import messages
-    from reltrust.errors import BusyError, SweepError, UserError
+    from reltrust.errors import BusyError, RecordError, SweepError, UserError
     from reltrust.experiment import CONFIGS
     from reltrust.precheck import precheck
     from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings, parse
@@ -114,7 +114,7 @@ def _leave(error: Exception) -> NoReturn:
         raise SystemExit(NOT_ALL_DONE)
     text = str(error) if isinstance(error, UserError) else messages.of_hydra(error, COMMAND_KEYS)
     print(f"error: {text}", file=sys.stderr)
-    raise SystemExit(BAD_SETTINGS)
+    raise SystemExit(FAILED if isinstance(error, RecordError) else BAD_SETTINGS)
 
 
 def _are_many(words: list[str]) -> bool:

@@ -22,5 +22,17 @@ class BusyError(UserError):
     """A run that another process is working on at this moment."""
 
 
+class EndedError(UserError):
+    """A run that another process has brought to its result in the meantime."""
+
+
+class RecordError(UserError):
+    """A record, a checkpoint or a table that cannot be read or written: the line names the file."""
+
+
+class DamagedError(RecordError):
+    """A file that is not what was written."""
+
+
 class SweepError(UserError):
     """A sweep in which runs failed."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from reltrust import build
-from reltrust.errors import SettingsError
+from reltrust.errors import BusyError, EndedError, RecordError, SettingsError
 from reltrust.records.shorter import continue_shorter
 from reltrust.records.store import Status
 from reltrust.records.tracking import NoTracker, open_tracker
@@ -33,20 +33,23 @@ def run(planned: PlannedRun) -> Status:
         return status
     # Everything that can be refused is built before the record is touched.
     device = build.device(settings)
-    if settings.training is None:
-        if ranks.count() > 1:
-            raise SettingsError(f"{ranks.count()} ranks: an analysis is computed by one process")
-        analysis = build.analysis(settings, device)
-        with life(planned, device) as member:
-            return analyse(analysis, member, settings.machine)
-    machine = replace(settings.machine, progress=settings.machine.progress and ranks.rank() == 0)
-    with ranks.joined(device):
-        program = build.program(settings, device)
-        if planned.action == AGAIN and ranks.rank() == 0:
-            log.warning("%s begins again: no checkpoint of it was kept", planned.record.path.name)
-        with life(planned, device) as member:
-            (status,) = train(program, settings.training, [member], machine)
-    return status
+    try:
+        if settings.training is None:
+            if ranks.count() > 1:
+                raise SettingsError(f"{ranks.count()} ranks: an analysis is computed by one process")
+            analysis = build.analysis(settings, device)
+            with life(planned, device) as member:
+                return analyse(analysis, member, settings.machine)
+        machine = replace(settings.machine, progress=settings.machine.progress and ranks.rank() == 0)
+        with ranks.joined(device):
+            program = build.program(settings, device)
+            if planned.action == AGAIN and ranks.rank() == 0:
+                log.warning("%s begins again: no checkpoint of it was kept", planned.record.path.name)
+            with life(planned, device) as member:
+                (status,) = train(program, settings.training, [member], machine)
+        return status
+    except EndedError:
+        return Status(str(planned.record.status))
 
 
 @contextmanager
@@ -57,7 +60,7 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
         members: how many runs make their steps together. Of several, an error ends none: they are begun again.
 
     Raises:
-        SettingsError, BusyError, RuntimeError: as :meth:`~reltrust.records.store.RunRecord.begin`.
+        SettingsError, BusyError, EndedError, RuntimeError: as :meth:`~reltrust.records.store.RunRecord.begin`.
     """
     settings, record, alone = planned.settings, planned.record, members == 1
 
@@ -83,7 +86,8 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
         elif isinstance(error, KeyboardInterrupt):
             record.preempted()
         else:
-            record.failed(error)
+            with suppress(RecordError, BusyError):  # what cannot be written down either
+                record.failed(error)
         if member is not None:  # one that is left open would be taken for the next run's
             member.tracker.finish(Status.FAILED, {})
         raise

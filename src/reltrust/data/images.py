@@ -112,12 +112,29 @@ def mnist_examples(images: Tensor, labels: Tensor) -> Examples:
 
 def _mnist(root: str) -> ImageData:
     from torchvision.datasets import MNIST
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+    from torchvision.datasets.utils import check_integrity
+
+    def is_damaged(path: Path, read: Callable[[str], Tensor]) -> bool:
+        try:
+            return path.exists() and len(read(str(path))) == 0
+        except Exception:  # whatever a damaged file raises
+            return True
 
     def examples(train: bool) -> Examples:
-        part = "train" if train else "test"
+        part, raw = "train" if train else "test", Path(root, "MNIST", "raw")
+        prefix = "train" if train else "t10k"
+        images, labels = raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte"
+        archives = [(raw / name, md5) for name, md5 in MNIST.resources if (raw / name).exists()]
         try:
             data = MNIST(root, train=train, download=True)
         except Exception as error:  # whatever the network or a damaged file raises
+            damaged = [path for path, md5 in archives if not check_integrity(str(path), md5)]
+            damaged += [
+                path for path, read in ((images, read_image_file), (labels, read_label_file)) if is_damaged(path, read)
+            ]
+            if damaged:
+                raise DataError(f"{damaged[0]}: damaged, delete it to download it anew") from None
             raise DataError(
                 f"MNIST is not in {root} and could not be downloaded ({type(error).__name__}: "
                 f"{first_line(error).rstrip(' :')}); where there is a network run "
@@ -127,7 +144,7 @@ def _mnist(root: str) -> ImageData:
         # torchvision checks what it downloads; files that were there before are checked here.
         content = hashlib.sha256(data.data.numpy().tobytes() + data.targets.byte().numpy().tobytes()).hexdigest()
         if content != MNIST_SHA256[part]:
-            raise DataError(f"the {part} files in {root}/MNIST/raw are not MNIST's: delete them to download them anew")
+            raise DataError(f"{images} or {labels.name}: damaged, not MNIST's; delete both to download them anew")
         return mnist_examples(data.data, data.targets)
 
     return ImageData(examples(train=True), examples(train=False), classes=10)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from reltrust import build
-from reltrust.errors import first_line
+from reltrust.errors import EndedError, first_line
 from reltrust.packing.eligibility import obstacle
 from reltrust.packing.program import PackedProgram
 from reltrust.packing.size import is_out_of_memory, pack_size, release_memory
@@ -131,7 +131,7 @@ def _train_together(runs: Sequence[PlannedRun]) -> list[Outcome | None]:
                     if is_out_of_memory(error):
                         raise
                     programs.pop(i, None)
-                    outcomes[i] = _sendable(error)
+                    outcomes[i] = planned.record.status if isinstance(error, EndedError) else _sendable(error)
             if members:
                 same = [f"{runs[i].settings.optimizer} {runs[i].settings.schedule}" for i in members]
                 pack = PackedProgram(list(programs.values()), same)

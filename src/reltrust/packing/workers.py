@@ -1,8 +1,10 @@
 """Processes that share the packs of a sweep."""
 
 import multiprocessing
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,11 +16,14 @@ from reltrust.errors import SettingsError
 from reltrust.packing.eligibility import obstacle
 from reltrust.packing.grouping import group_into_packs
 from reltrust.packing.runner import Outcome, run_pack
+from reltrust.records import lease
 from reltrust.records.provenance import cores
 from reltrust.records.store import Status
 from reltrust.settings import Launcher
 from reltrust.sweeps.plan import PlannedRun
-from reltrust.training.stopping import StopRequest
+from reltrust.training.stopping import PREEMPTED, StopRequest
+
+_SECONDS_TO_STOP = 20.0  # for checkpoints, once the process that started this one is dead
 
 
 def run_packs(runs: Sequence[PlannedRun], launcher: Launcher) -> list[Outcome]:
@@ -110,5 +115,18 @@ def _terminate_children() -> None:
 
 def _start_worker() -> None:
     """In a new process: what asks it to stop between two packs is remembered, and during one the trainer hears it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     StopRequest().__enter__()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process; the first one forwards it
+
+
+def _end_with_parent() -> None:
+    """Nobody would hear of what goes on after the first process was killed: it is asked to stop, and soon has to."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    while lease.holds_any() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os._exit(PREEMPTED)

@@ -1,19 +1,30 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
 
+``checkpoint.pt`` lies beside the run's ``metrics.jsonl`` and knows which rows were there when it was written. The one
+before it is kept as ``checkpoint.previous.pt``.
+"""
+
+import hashlib
 import io
+import logging
+import os
 import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from reltrust.errors import first_line
+from reltrust.errors import DamagedError, first_line
 from reltrust.records.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+_MARK = b"\nsha256 "  # and the checksum of all before it in 64 digits end a checkpoint; torch's reader looks past them
 
 
 class StateError(Exception):
@@ -43,18 +54,35 @@ def save(path: Path, state: dict[str, Any]) -> None:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     kind, keys, *rest = np.random.get_state()  # in numbers and tensors, which are all that is loaded
     generators = {"cpu": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
+    size, digest = _rows(path)
     content = {
         "state": state,
         "rng": generators | {"numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest)},
+        "rows": {"bytes": size, "sha256": digest},
     }
-    write_atomically(path, lambda file: torch.save(content, file))
+
+    def write(file: IO[bytes]) -> None:
+        torch.save(content, file)
+        size = file.tell()
+        file.seek(0)
+        digest = _sha256(file, size)
+        file.write(_MARK + digest.encode())
+
+    write_atomically(path, write, keep=previous(path))
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The state that ``save`` was given, its tensors on the CPU; None if there is none. Restores the generators."""
-    if not path.exists():
+    """The state that ``save`` was given, its tensors on the CPU; None if there is none. Restores the generators.
+
+    A checkpoint that is damaged, or whose rows of metrics are not there, is left out: the one before it is taken, or
+    none, and a line says so.
+    """
+    content, damages = _newest(path)
+    if damages:
+        place = "the start" if content is None else f"the checkpoint before, of step {content['state'].get('step')}"
+        log.warning("%s; going on from %s", damages[0], place)
+    if content is None:
         return None
-    content = torch.load(path, map_location="cpu", weights_only=True)
     torch.set_rng_state(content["rng"]["cpu"])
     if "python" in content["rng"]:  # checkpoints from before these were kept go on too
         random.setstate(content["rng"]["python"])
@@ -74,7 +102,64 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def step(path: Path) -> int:
-    """The step that the checkpoint was written at; 0 if there is none."""
-    if not path.exists():
-        return 0
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state"]["step"])
+    """The step of the checkpoint that ``load`` would take; 0 if there is none."""
+    content, _ = _newest(path, mmap=True)
+    return 0 if content is None else int(content["state"]["step"])
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before lies."""
+    return path.with_stem(f"{path.stem}.previous")
+
+
+def _newest(path: Path, *, mmap: bool = False) -> tuple[dict[str, Any] | None, list[str]]:
+    """The content of the last checkpoint that a run can go on from, and what is wrong with those that came after."""
+    damages: list[str] = []
+    for candidate in (path, previous(path)):
+        if candidate.exists():
+            try:
+                return _read(candidate, mmap), damages
+            except DamagedError as error:
+                damages.append(str(error))
+    return None, damages
+
+
+def _read(path: Path, mmap: bool) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END) - len(_MARK) - 64
+            file.seek(max(0, size))
+            mark, digest = file.read(len(_MARK)), file.read()
+            file.seek(0)
+            if mark == _MARK and digest != _sha256(file, size).encode():
+                raise DamagedError(f"{path}: damaged: its checksum is another")
+    except OSError as error:
+        raise DamagedError(f"{path}: damaged: {error.strerror}") from None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
+        if mark == _MARK or isinstance(error, MemoryError):
+            raise
+        raise DamagedError(f"{path}: damaged: {first_line(error)}") from None  # cut off, or from before there were sums
+    if (rows := content.get("rows")) and _rows(path, rows["bytes"]) != (rows["bytes"], rows["sha256"]):
+        raise DamagedError(f"{path.with_name('metrics.jsonl')}: lacks rows that {path.name} was written after")
+    return content
+
+
+def _sha256(file: IO[bytes], size: int) -> str:
+    """Of the next ``size`` bytes."""
+    found = hashlib.sha256()
+    while size > 0 and (chunk := file.read(min(size, 1 << 20))):
+        found.update(chunk)
+        size -= len(chunk)
+    return found.hexdigest()
+
+
+def _rows(path: Path, size: int = -1) -> tuple[int, str]:
+    """Size and SHA-256 of the metrics beside the checkpoint, or of their first ``size`` bytes; they are on the disk."""
+    rows = b""
+    if (metrics := path.with_name("metrics.jsonl")).exists():
+        with metrics.open("rb") as file:
+            os.fsync(file.fileno())
+            rows = file.read(size)
+    return len(rows), hashlib.sha256(rows).hexdigest()

@@ -3,25 +3,61 @@
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from reltrust.errors import DamagedError, RecordError, first_line
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls ``write`` with a temporary file beside ``path``, then moves that to ``path`` in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    scrap = Path(name)
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses, on a full disk for example, is a RecordError of one line that names the path."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        scrap.chmod(0o644)  # mkstemp's 0600 would hide a shared store from one's group
-        scrap.replace(path)
-    except BaseException:
-        scrap.unlink(missing_ok=True)
-        raise
+        yield
+    except Exception as error:
+        refused: BaseException | None = error
+        while refused is not None and not isinstance(refused, OSError):
+            refused = refused.__cause__ or refused.__context__  # torch raises an error of its own in its place
+        if refused is None:
+            raise
+        raise RecordError(f"{path}: cannot be written: {refused.strerror or refused}") from error
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
+    """Calls ``write`` with a temporary file beside ``path``, then moves that to ``path`` in one step.
+
+    Args:
+        keep: where to move what was at ``path``.
+
+    Raises:
+        RecordError: the system refuses it; the earlier file is as it was.
+    """
+    with writing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".scrap")
+        scrap = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            scrap.chmod(0o644)  # mkstemp's 0600 would hide a shared store from one's group
+            if keep is not None and path.exists():
+                path.replace(keep)
+            scrap.replace(path)
+        except BaseException:
+            scrap.unlink(missing_ok=True)
+            raise
+
+
+def remove_scraps(folder: Path, *, older_than_seconds: float = 0.0) -> None:
+    """Removes what killed processes have left of files that they were writing."""
+    for scrap in folder.glob(".*.scrap"):
+        with suppress(OSError):
+            if time.time() - scrap.stat().st_mtime >= older_than_seconds:
+                scrap.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,12 +69,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """The rows of a JSON-lines file; a last line without its end, as a killed process leaves it, is left out."""
+    """The rows of a JSON-lines file; a last line without its end, as a killed process leaves it, is left out.
+
+    Raises:
+        DamagedError: a line is no JSON.
+    """
     if path.exists():
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                try:
+                    yield json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DamagedError(f"{path}: damaged: line {number}: {first_line(error)}") from None

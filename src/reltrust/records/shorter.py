@@ -2,8 +2,9 @@
 
 import shutil
 
+from reltrust.errors import BusyError, RecordError
 from reltrust.records.files import write_atomically, write_json
-from reltrust.records.identity import any_length_id, run_id
+from reltrust.records.identity import any_length_id, comparison_id, run_id
 from reltrust.records.store import RunRecord, Status
 from reltrust.settings import Settings
 
@@ -21,20 +22,36 @@ def continue_shorter(record: RunRecord, settings: Settings) -> None:
     shared_id, found, steps = any_length_id(settings), None, 0
     for path in sorted(record.path.parent.glob(f"{record.path.name.rpartition('-')[0]}-*")):
         other = RunRecord(path)
-        if other.status is not Status.FINISHED or not other.checkpoint_path.exists():
+        try:
+            if other.status is not Status.FINISHED or not other.checkpoint_path.exists():
+                continue
+            made, any_length = int(other.config["training"]["steps"]), other.provenance.get("any_length")
+        except RecordError:  # of a newer version
             continue
-        made = int(other.config["training"]["steps"])
-        if made % settings.training.evaluate_every or other.provenance.get("any_length") != shared_id:
+        if made % settings.training.evaluate_every or any_length != shared_id:
             continue
         if steps < made < settings.training.steps:
             found, steps = other, made
     if found is None:
         return
     record.path.mkdir(parents=True, exist_ok=True)
+    try:
+        record.lease.acquire()
+    except BusyError:  # another process begins it
+        return
+    try:
+        if record.status is None and not record.checkpoint_path.exists():
+            _copy(found, steps, record, settings)
+    finally:
+        record.lease.release()
+
+
+def _copy(found: RunRecord, steps: int, record: RunRecord, settings: Settings) -> None:
     if (found.path / "files").exists():
         shutil.copytree(found.path / "files", record.path / "files", dirs_exist_ok=True)
-    for name in ("metrics.jsonl", found.checkpoint_path.name):
+    ids = {"id": run_id(settings), "comparison": comparison_id(settings), "protocol": settings.task.protocol}
+    beginning = {"run": f"{found.path.parent.name}/{found.path.name}", "steps": steps}
+    write_json(record.path / "provenance.json", {**ids, "begun_from": beginning, "attempts": []})
+    for name in ("metrics.jsonl", found.checkpoint_path.name):  # the checkpoint last: what it goes on from is there
         with (found.path / name).open("rb") as source:
             write_atomically(record.path / name, lambda file, source=source: shutil.copyfileobj(source, file))  # type: ignore[misc]
-    beginning = {"run": f"{found.path.parent.name}/{found.path.name}", "steps": steps}
-    write_json(record.path / "provenance.json", {"id": run_id(settings), "begun_from": beginning, "attempts": []})

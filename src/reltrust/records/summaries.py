@@ -1,14 +1,22 @@
 """Tidy tables of results: one row a run, in ``results/summaries/<experiment>.csv``."""
 
+import hashlib
 import io
 import json
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from reltrust.records.artifacts import summary_path, write_table
-from reltrust.records.store import Store
+from reltrust.errors import DamagedError, RecordError, first_line
+from reltrust.records.artifacts import read_summary, summary_path, write_table
+from reltrust.records.files import write_text
+from reltrust.records.store import RunRecord, Status, Store
+
+log = logging.getLogger(__name__)
 
 
 def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> Path | None:
@@ -22,16 +30,62 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
         scales: the names of the experiment's scales by their :func:`~reltrust.records.identity.comparison_id`; runs
             that follow one of them bear its name in the column ``scale``.
     """
-    rows = []
-    for record in Store(results).records(experiment):
-        if (status := record.status) is None or not status.is_result:
-            continue
-        config, origin = record.config, record.provenance
+    records, path = list(Store(results).records(experiment)), summary_path(results, experiment)
+    stamp = Store(results).root / experiment / ".collected"
+    if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(records, path, scales):
+        return path
+    rows, whole = [], True
+    for record in records:
+        try:
+            row = _row(record)
+        except RecordError as error:
+            log.warning("%s; left out of %s", error, path)
+            whole = False
+        else:
+            rows += [row] if row else []
+    if not rows:
+        return None
+    table = pd.DataFrame(rows)
+    if path.exists():
+        earlier = read_summary(results, experiment)
+        table = pd.concat([earlier[~earlier["comparison"].isin(table["comparison"])], table])
+    table["scale"] = table["comparison"].map({comparison[:8]: name for comparison, name in scales.items()})
+    text = io.StringIO()
+    table.sort_values(["comparison", "optimizer", "run"], kind="stable").to_csv(text, index=False)
+    write_table(results, experiment, text.getvalue())
+    if whole:
+        write_text(stamp, _fingerprint(records, path, scales))
+    return path
+
+
+def _fingerprint(records: Sequence[RunRecord], table: Path, scales: Mapping[str, str]) -> str:
+    """Another one when a file of a record, the table, the scales or this code has changed."""
+    found = hashlib.sha256(repr((Path(__file__).read_bytes(), table.read_bytes(), sorted(scales.items()))).encode())
+    for record in records:
+        with os.scandir(record.path) as entries:
+            files = [(entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".json")]
+        found.update(repr((str(record.path), sorted(files))).encode())
+    return found.hexdigest()
+
+
+def _row(record: RunRecord) -> dict[str, Any] | None:
+    """The run's row; None if it has no result.
+
+    Raises:
+        RecordError: its files are damaged, or of a newer version.
+    """
+    status = record.status
+    if status is Status.DAMAGED:
+        raise DamagedError(record.error)
+    if status is None or not status.is_result:
+        return None
+    config, origin, summary = record.config, record.provenance, record.summary
+    try:
         optimizer, training, last = config["optimizer"] or {}, config["training"] or {}, origin["attempts"][-1]
         # All that is in a run's id and neither an axis nor the seed must tell rows apart.
         variant = {"target": optimizer.get("target"), **optimizer.get("hyperparameters", {})}
         variant |= {key: optimizer[key] for key in ("rest", "clip_norm", "players") if optimizer.get(key)}
-        rows.append({
+        return {
             "comparison": origin["comparison"][:8],
             "run": f"{record.path.parent.name}/{record.path.name}",
             "experiment": config["experiment"],
@@ -46,7 +100,7 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
             "schedule": json.dumps(config["schedule"]),
             "precision": config.get("trainer", {}).get("precision", "fp32"),  # before there was a choice
             "status": str(status),
-            **record.summary,
+            **summary,
             "steps": training.get("steps"),  # as planned: a diverged run made fewer
             "members": last.get("members", 1),  # runs that made their steps together
             "device": last["hardware"].get("gpu", last["hardware"]["cpu"]),
@@ -55,14 +109,6 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
             "dirty": last["code"]["dirty"],
             "ended": last["ended"],
             "style": json.dumps(optimizer.get("style", {})),
-        })  # fmt: skip
-    if not rows:
-        return None
-    table, path = pd.DataFrame(rows), summary_path(results, experiment)
-    if path.exists():
-        earlier = pd.read_csv(path, dtype={"comparison": str})
-        table = pd.concat([earlier[~earlier["comparison"].isin(table["comparison"])], table])
-    table["scale"] = table["comparison"].map({comparison[:8]: name for comparison, name in scales.items()})
-    text = io.StringIO()
-    table.sort_values(["comparison", "optimizer", "run"], kind="stable").to_csv(text, index=False)
-    return write_table(results, experiment, text.getvalue())
+        }  # fmt: skip
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DamagedError(f"{record.path}: damaged: {type(error).__name__}: {first_line(error)}") from None

@@ -41,6 +41,10 @@ class Report:
     published: pd.DataFrame | None = None
     """Published runs, in columns of the experiment's table, for the column beside ours."""
 
+    @property
+    def compared(self) -> set[Comparison]:
+        return {figure.comparison for figure in self.figures} | {claim.comparison for claim in self.claims}
+
 
 def names() -> list[str]:
     """The experiments that have figures."""
@@ -60,7 +64,8 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     """
     if not summary_path(results, experiment).exists():
         return f"{experiment}: nothing in {results}/summaries yet"
-    report, table, texts = load_report(experiment), load(results, experiment), []
+    report, texts = load_report(experiment), []
+    table = load(results, experiment, report.compared)
     styles = Styles(table, also=[] if report.published is None else report.published["arm"].unique())
     for scale, runs in scales(table):
         if only not in (None, scale):
@@ -94,8 +99,7 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
 
 def _selections(report: Report, runs: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
     """Each of the report's comparisons, selected once for figure, table and verdict."""
-    compared = {figure.comparison for figure in report.figures} | {claim.comparison for claim in report.claims}
-    return {comparison: select(runs, comparison, scale) for comparison in compared}
+    return {comparison: select(runs, comparison, scale) for comparison in report.compared}
 
 
 def _judgements(report: Report, selections: Mapping[Comparison, Selection], scale: str) -> list[Judgement]:
@@ -108,7 +112,7 @@ def claims_table(results: str | Path) -> str:
     lines = ["| figure | claim | published | ours | verdict | command | cost |", "|---|---|---|---|---|---|---|"]
     for name in names():
         report = load_report(name)
-        runs = dict(scales(load(results, name))) if summary_path(results, name).exists() else {}
+        runs = dict(scales(load(results, name, report.compared))) if summary_path(results, name).exists() else {}
         for scale, (command, cost) in report.cost.items():
             selections = _selections(report, runs[scale], scale) if scale in runs else {}
             for one in _judgements(report, selections, scale):

@@ -1,5 +1,6 @@
 """Which runs are compared, and which learning rate is selected: one function for figure, table and verdict alike."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ class Measure:
     best: Literal["max", "min"]
     diverged: float  # what a diverged run counts as: a value, never missing
     ties: str  # equal means are decided by the lower mean of this column
+    bounds: tuple[float, float] = (-math.inf, math.inf)  # its least and its largest value
 
 
 @dataclass(frozen=True)

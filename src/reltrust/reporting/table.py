@@ -1,23 +1,32 @@
 """An experiment's table, one row a run, as the figures read it."""
 
 import json
+import math
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
-from reltrust.records.artifacts import summary_path
+from reltrust.records.artifacts import read_summary
+from reltrust.reporting.selection import Comparison
 
 
-def load(results: str | Path, experiment: str) -> pd.DataFrame:
+def load(results: str | Path, experiment: str, compared: Collection[Comparison] = ()) -> pd.DataFrame:
     """The table with the column ``arm``: the optimizer, one with several sets of hyperparameters as several of them.
 
     In each comparison the hyperparameters that most runs of an optimizer have go without saying; others are named, as
     in ``sgd_momentum (momentum=0.5)``. ``scale`` is the name of the protocol, or the comparison's id.
 
+    Args:
+        compared: what its rows must be fit for.
+
     Raises:
         FileNotFoundError: there is no table.
+        DamagedError: it holds what no run can have measured.
     """
-    table = pd.read_csv(summary_path(results, experiment), dtype={"comparison": str, "scale": str})
+    measures = {one.measure.ties: (-math.inf, math.inf) for one in compared}
+    measures |= {one.measure.column: one.measure.bounds for one in compared}
+    table = read_summary(results, experiment, measures, [one.x for one in compared])
     # Rows from before there was a choice of precision, a name for the scale or a style do not have them.
     defaults = {"precision": "fp32", "scale": table["comparison"], "style": "{}", "optimizer": "analysis"}
     for column, usual in defaults.items():

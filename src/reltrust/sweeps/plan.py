@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.store import RunRecord, Status, Store, busy
 from reltrust.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,26 +38,32 @@ def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
 
     Tells of finished runs that have not kept what ``machine.keep`` asks for: they are not trained again.
     """
-    planned: dict[str, PlannedRun] = {}
+    records: dict[str, tuple[RunRecord, Settings]] = {}
     for settings in runs:
         record = Store(settings.machine.results).record(settings)
-        status = record.status
+        records.setdefault(str(record.path), (record, settings))
+    statuses = {path: record.status for path, (record, _) in records.items()}
+    begun = [path for path, status in statuses.items() if status is not None and not status.is_result]
+    held = dict(zip(begun, busy([records[path][0] for path in begun]), strict=True))
+    planned = []
+    for path, (record, settings) in records.items():
+        status = statuses[path]
         if status is None:
             action = START
         elif status.is_result:
             action = status.value
-        elif record.is_busy:
+        elif held[path]:
             action = BUSY
         else:
             action = RESUME if record.checkpoint_path.exists() else AGAIN
-        planned.setdefault(str(record.path), PlannedRun(settings, record, action))
-    without = [run for run in planned.values() if run.action == Status.FINISHED and not run.has_kept]
+        planned.append(PlannedRun(settings, record, action))
+    without = [run for run in planned if run.action == Status.FINISHED and not run.has_kept]
     if without:
         keep, first = without[0].settings.machine.keep, without[0].record.path
         log.warning(
             "machine.keep=%s: %d finished without it, remove them to train them again: %s", keep, len(without), first
         )
-    return list(planned.values())
+    return planned
 
 
 def describe(runs: Sequence[PlannedRun], *, each: bool) -> str:

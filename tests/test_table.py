@@ -1,0 +1,135 @@
+"""Tables of results as they are read: what no run can have measured is refused, and the line says where it stands."""
+
+import io
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reltrust.errors import DamagedError
+from reltrust.records import summaries
+from reltrust.records.store import Status
+from reltrust.records.summaries import collect
+from reltrust.reporting.report import load_report
+from reltrust.reporting.table import load
+from reltrust.settings import Settings
+from runs import record_of
+
+Resolve = Callable[..., Settings]
+Script = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "results" / "summaries" / "mlp_depth.csv"
+
+
+def changed(**values: str) -> Callable[[str], str]:
+    """The committed table with other values in its third line."""
+
+    def change(text: str) -> str:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        for column, value in values.items():
+            table.loc[1, column] = value
+        return str(table.to_csv(index=False))
+
+    return change
+
+
+DAMAGES: dict[str, tuple[Callable[[str], str], str]] = {
+    "empty": (lambda text: "", "empty"),
+    "header": (lambda text: text.splitlines(keepends=True)[0], "no rows"),
+    "torn": (lambda text: text[: len(text) // 2], "damaged"),
+    "unfinished": (lambda text: text.rstrip("\n"), "no end of its last line"),
+    "nul": (lambda text: text + "\0" * 100 + "\n", "values, and the header"),
+    "no column": (lambda text: text.replace("train_accuracy", "accuracy", 1), "the column train_accuracy is missing"),
+    "no seed": (lambda text: text.replace(",seed,", ",sead,", 1), "the column seed is missing"),
+    "doubled": (lambda text: text + text.splitlines(keepends=True)[5], "is of the same run as line 6"),
+    "text": (changed(train_accuracy="good"), "line 3: train_accuracy='good': must be a number in [0, 1]"),
+    "nothing": (changed(train_accuracy=""), "line 3: train_accuracy='': must be a number in [0, 1]"),
+    "nan": (changed(train_accuracy="nan"), "line 3: train_accuracy='nan': must be a number in [0, 1]"),
+    "7.3": (changed(train_accuracy="7.3"), "line 3: train_accuracy='7.3': must be a number in [0, 1]"),
+    "tie": (changed(train_loss="inf"), "line 3: train_loss='inf': must be a number"),
+    "place": (changed(hidden_layers="deep"), "line 3: hidden_layers='deep': must be a number"),
+    "seed": (changed(seed="-1"), "line 3: seed='-1': must be an integer from 0 on"),
+    "half a seed": (changed(seed="0.5"), "line 3: seed='0.5': must be an integer from 0 on"),
+    "lr": (changed(lr="-0.1"), "line 3: lr='-0.1': must be a number above 0"),
+    "lr in words": (changed(lr="small"), "line 3: lr='small': must be a number above 0"),
+    "status": (changed(status="done"), "line 3: status='done': must be finished or diverged"),
+    "comparison": (changed(comparison="quick"), "line 3: comparison='quick': must be 8 hexadecimal digits"),
+    "hyperparameters": (changed(hyperparameters="{"), "line 3: hyperparameters='{': must be an object of JSON"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_table_is_refused_in_one_line_that_says_where_it_is_wrong(
+    damage: str, tmp_path: Path, script: Script
+) -> None:
+    # Regression: it changed verdicts with exit status 0, or ended in a traceback.
+    change, message = DAMAGES[damage]
+    path = tmp_path / "summaries" / "mlp_depth.csv"
+    path.parent.mkdir()
+    path.write_text(change(TABLE.read_text()))
+    answer = script("figures", "mlp_depth", "--results", str(tmp_path))
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith(f"error: {path}: damaged: ")
+    assert message in line
+
+
+def test_the_committed_table_is_read_as_it_always_was() -> None:
+    table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared)
+    expected = pd.read_csv(TABLE, dtype={"comparison": str, "scale": str})
+    shared = [column for column in expected.columns if column not in ("precision", "scale", "style", "optimizer")]
+    pd.testing.assert_frame_equal(table[shared], expected[shared])
+
+
+def finish(settings: Settings) -> Path | None:
+    record = record_of(settings)
+    record.begin(settings, "cpu")
+    record.end(Status.FINISHED, {"steps": 120, "train_loss": 0.1, "train_accuracy": 0.5})
+    return collect(settings.machine.results, "mlp_depth", {})
+
+
+def test_rows_are_not_added_to_a_damaged_table(settings: Resolve) -> None:
+    path = finish(settings("seed=0"))
+    assert path is not None
+    path.write_text(path.read_text()[:-20])
+    damaged = path.read_text()
+    with pytest.raises(DamagedError, match=r"mlp_depth\.csv: damaged"):
+        finish(settings("seed=1"))
+    assert path.read_text() == damaged
+
+
+def test_a_table_is_collected_again_when_something_has_changed_and_only_then(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Regression: ten thousand records were read at the end of every sweep, also where there had been nothing to do.
+    read: list[object] = []
+    row_of = summaries._row
+
+    def counted(record: object) -> object:
+        read.append(record)
+        return row_of(record)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(summaries, "_row", counted)
+    chosen = settings("seed=0")
+    results, path = chosen.machine.results, finish(chosen)
+    assert path is not None
+    text = path.read_text()
+    assert len(read) == 1
+    assert collect(results, "mlp_depth", {}) == path
+    assert len(read) == 1
+
+    path.write_text(text.replace("finished", "diverged"))  # a table from elsewhere
+    collect(results, "mlp_depth", {})
+    assert (len(read), path.read_text()) == (2, text)
+    collect(results, "mlp_depth", {text.splitlines()[1][:8]: "mine"})
+    assert len(read) == 3
+    assert path.read_text() != text
+    finish(settings("seed=1"))
+    assert len(read) == 5
+    summary = record_of(chosen).path / "summary.json"
+    summary.write_text(summary.read_text().replace("0.5", "0.75"))
+    collect(results, "mlp_depth", {})
+    assert len(read) == 7
+    assert sorted(pd.read_csv(path)["train_accuracy"]) == [0.5, 0.75]
