@@ -178,7 +178,8 @@ def test_of_the_published_runs_nothing_is_left_out() -> None:
 def test_every_published_number_has_a_source_and_is_a_share() -> None:
     table = figure.PUBLISHED
     assert set(table["quantity"]) == {"run", "figure"}
-    assert len(figure.RUNS) + len(figure.DRAWN) == len(table)
+    assert sum(map(len, figure.AFTER.values())) + len(figure.DRAWN) == len(table)
+    assert list(figure.AFTER) == [10, 20, 100]
     assert table["source"].notna().all()
     assert table["source"].str.strip().ne("").all()
     assert table["train_accuracy"].between(0, 1).all()
@@ -187,7 +188,7 @@ def test_every_published_number_has_a_source_and_is_a_share() -> None:
 def test_a_published_run_has_a_learning_rate_and_stands_there_once() -> None:
     assert (figure.RUNS["lr"] > 0).all()
     assert figure.RUNS.groupby(["optimizer", "hidden_layers"])["lr"].nunique().eq(3).all()
-    assert not figure.PUBLISHED.duplicated(["quantity", "optimizer", "hidden_layers", "lr"]).any()
+    assert not figure.PUBLISHED.duplicated(["quantity", "optimizer", "hidden_layers", "lr", "epoch"]).any()
 
 
 def test_what_the_authors_drew_is_never_below_their_best_run() -> None:
@@ -482,9 +483,9 @@ def test_the_published_numbers_fed_as_ours_reproduce_every_claim(template: Templ
     values = {claim: cells for claim, cells in found.items() if VALUE_CLAIM in claim}
     # In whatever order the claims stand.
     assert sorted(cells[:2] for cells in values.values()) == [
-        ("10", "10 (n=1)"),
-        ("22", "22 (n=1)"),
-        ("50 (the deepest tried)", "50 (n=1)"),
+        ("10", "10 (seeds that train: 1 of 1 at 10, 0 of 1 at 11)"),
+        ("22", "22 (seeds that train: 1 of 1 at 22, 0 of 1 at 23)"),
+        ("50 (the deepest tried)", "50 (seeds that train: 1 of 1 at 50)"),
     ]
     orders = [cells[:2] for claim, cells in found.items() if VALUE_CLAIM not in claim]
     assert orders == [("50 > 22", "50 > 22 (n=1)"), ("50 > 10", "50 > 10 (n=1)"), ("22 > 10", "22 > 10 (n=1)")]
@@ -508,7 +509,7 @@ def test_under_a_scale_that_no_claim_names_nothing_is_judged(other: Row, templat
 
 def test_claims_of_scales_without_runs_are_not_run(template: Template, tmp_path: Path) -> None:
     def verdicts() -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {"quick": [], "paper": []}
+        found: dict[str, list[str]] = {"paper20": [], "quick": [], "paper": []}
         for line in report.claims_table(tmp_path).splitlines()[2:]:
             _, place, *_, ours, verdict, _, _, _ = (cell.strip() for cell in line.split("|"))
             if place.startswith(figure.REPORT.title):
@@ -516,14 +517,14 @@ def test_claims_of_scales_without_runs_are_not_run(template: Template, tmp_path:
                 assert (ours == "-") == (verdict == "**not run**")
         return found
 
-    nothing = {"quick": ["not run"] * 3, "paper": ["not run"] * 6}
+    nothing = {"paper20": ["not run"] * 8, "quick": ["not run"] * 3, "paper": ["not run"] * 6}
     assert verdicts() == nothing
     write(tmp_path, like_the_published(template("smoke")))
     assert verdicts() == nothing
     write(tmp_path, like_the_published(template("quick")))
     assert verdicts() == {**nothing, "quick": ["reproduced"] * 3}
     write(tmp_path, like_the_published(template("quick")) + like_the_published(template("paper")))
-    assert verdicts() == {"quick": ["reproduced"] * 3, "paper": ["reproduced"] * 6}
+    assert verdicts() == {**nothing, "quick": ["reproduced"] * 3, "paper": ["reproduced"] * 6}
 
 
 def test_the_wrong_order_and_wrong_depths_are_not_reproduced(template: Template, tmp_path: Path) -> None:
@@ -534,16 +535,16 @@ def test_the_wrong_order_and_wrong_depths_are_not_reproduced(template: Template,
         ("1 vs 50 (n=1)", "not reproduced"),
         ("1 vs 5 (n=1)", "not reproduced"),
         ("50 > 5 (n=1)", "reproduced"),
-        ("1 (n=1)", "not reproduced"),
-        ("50 (n=1)", "not reproduced"),
-        ("5 (n=1)", "not reproduced"),
+        ("1 (seeds that train: 1 of 1 at 1, 0 of 1 at 5)", "not reproduced"),
+        ("50 (seeds that train: 1 of 1 at 50)", "not reproduced"),
+        ("5 (seeds that train: 1 of 1 at 5, 0 of 1 at 10)", "not reproduced"),
     ]
 
 
 def test_an_optimizer_that_trains_no_depth_at_all_is_judged_too(template: Template, tmp_path: Path) -> None:
     found = judged(write(tmp_path, reaching(template("paper"), {"adam": 0, "fromage": 8})))
     (adam,) = [cells for claim, cells in found.items() if VALUE_CLAIM in claim and claim.startswith("Adam")]
-    assert adam == ("22", "0 (n=1)", "not reproduced")
+    assert adam == ("22", "0 (seeds that train: 0 of 1 at 2)", "not reproduced")
 
 
 def test_what_was_not_run_is_not_judged(template: Template, tmp_path: Path) -> None:

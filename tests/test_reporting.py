@@ -325,7 +325,7 @@ class Seen:
             figures=(Figure("", BY_DEPTH, self.draw), Figure("-again", BY_DEPTH, self.draw)),
             claims=(self.claim("first", BY_DEPTH, "quick"), self.claim("second", BY_SEED, "quick", "paper")),
             cost={"quick": ("make quick", "a minute"), "paper": ("make paper", "a GPU")},
-            published=published,
+            published={"quick": published},
         )
 
     def draw(self, selection: Selection, styles: Styles) -> Any:

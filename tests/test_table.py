@@ -77,7 +77,7 @@ def test_a_damaged_table_is_refused_in_one_line_that_says_where_it_is_wrong(
 
 
 def test_the_committed_table_is_read_as_it_always_was() -> None:
-    table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared)
+    table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared())
     expected = pd.read_csv(TABLE, dtype={"comparison": str, "scale": str})
     shared = [column for column in expected.columns if column not in ("precision", "scale", "style", "optimizer")]
     pd.testing.assert_frame_equal(table[shared], expected[shared])

@@ -14,11 +14,31 @@ from reltrust.errors import DamagedError, first_line
 from reltrust.records.files import remove_scraps, write_atomically, writing
 
 _HOUR = 3600.0  # nobody takes so long to write a table
+_Rule = tuple[Callable[[str], bool], str]  # what a column holds, and that in words
+_Rules = Mapping[str, _Rule]
 
 
 def summary_path(results: str | Path, experiment: str) -> Path:
     """The experiment's table, a row a run."""
     return Path(results, "summaries", f"{experiment}.csv")
+
+
+def curves_path(results: str | Path, experiment: str) -> Path:
+    """What the runs of that table measured on their way, a row an evaluation."""
+    return Path(results, "summaries", f"{experiment}-curves.csv")
+
+
+def read_curves(results: str | Path, experiment: str) -> pd.DataFrame:
+    """The experiment's curves, by ``comparison``, ``run`` and ``step``; no rows if there are none.
+
+    Raises:
+        DamagedError: as :func:`read_summary`.
+    """
+    path = curves_path(results, experiment)
+    if not path.exists():
+        return pd.DataFrame(columns=["comparison", "run", "step"])
+    rules = {"comparison": _RULES["comparison"], "step": _INTEGER}
+    return _read(path, rules, {}, ("comparison", "run", "step"))
 
 
 def read_summary(
@@ -37,16 +57,21 @@ def read_summary(
         FileNotFoundError: there is no table.
         DamagedError: in one line the file, line, column and value that are wrong, and what is allowed.
     """
-    path = summary_path(results, experiment)
-    always = _RULES | dict.fromkeys(places, _number(-math.inf, math.inf))
+    always = {**_RULES, **dict.fromkeys(places, _number(-math.inf, math.inf))}
     finished = {column: _number(*bounds) for column, bounds in (measures or {}).items()}
+    return _read(summary_path(results, experiment), always, finished, ("comparison", "run"))
+
+
+def _read(path: Path, always: _Rules, finished: _Rules, key: tuple[str, ...]) -> pd.DataFrame:
+    """A table in which each row keeps the rules, a finished run's more of them, and is the only one of its key."""
     try:
         text = path.read_bytes().decode()
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (ValueError, csv.Error) as error:
         raise DamagedError(f"{path}: damaged: {first_line(error) if path.stat().st_size else 'empty'}") from None
+    whole = {**always, **finished}
     some = any("finished" in cells for cells in rows)  # where all runs diverged there are no measures
-    if missing := [column for column in {**always, **(finished if some else {})} if column not in header]:
+    if missing := [column for column in (whole if some else always) if column not in header]:
         raise DamagedError(f"{path}: damaged: the column {missing[0]} is missing")
     if not rows or len(set(header)) < len(header) or not text.endswith("\n"):
         raise DamagedError(f"{path}: damaged: it has no rows, two columns of one name, or no end of its last line")
@@ -55,16 +80,16 @@ def read_summary(
         if len(cells) != len(header):
             raise DamagedError(f"{path}: damaged: line {line} has {len(cells)} values, and the header {len(header)}")
         row = dict(zip(header, cells, strict=True))
-        key = (row["comparison"], row["run"]) if "run" in row else tuple(cells)
-        if (first := seen.setdefault(key, line)) != line:
+        place = tuple(row[column] for column in key) if "run" in row else tuple(cells)
+        if (first := seen.setdefault(place, line)) != line:
             raise DamagedError(f"{path}: damaged: line {line} is of the same run as line {first}, one is allowed")
-        for column, (holds, allowed) in (always | finished if row["status"] == "finished" else always).items():
+        for column, (holds, allowed) in (whole if row.get("status") == "finished" else always).items():
             if not holds(row[column]):
                 raise DamagedError(f"{path}: damaged: line {line}: {column}={row[column]!r}: must be {allowed}")
     return pd.read_csv(path, dtype={"comparison": str, "scale": str})
 
 
-def _number(least: float, most: float) -> tuple[Callable[[str], bool], str]:
+def _number(least: float, most: float) -> _Rule:
     def holds(text: str) -> bool:
         try:
             value = float(text)
@@ -82,11 +107,11 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-# What each column holds, and that in words.
-_RULES: dict[str, tuple[Callable[[str], bool], str]] = {
+_INTEGER: _Rule = (lambda text: re.fullmatch("[0-9]+", text) is not None, "an integer from 0 on")
+_RULES: _Rules = {
     "comparison": (lambda text: re.fullmatch("[0-9a-f]{8}", text) is not None, "8 hexadecimal digits"),
     "status": (lambda text: text in ("finished", "diverged"), "finished or diverged"),
-    "seed": (lambda text: re.fullmatch("[0-9]+", text) is not None, "an integer from 0 on"),
+    "seed": _INTEGER,
     "lr": (lambda text: text == "" or (_number(0, math.inf)[0](text) and float(text) > 0), "a number above 0"),
     "hyperparameters": (_is_json_object, "an object of JSON"),
 }

@@ -1,7 +1,6 @@
-"""Tidy tables of results: one row a run, in ``results/summaries/<experiment>.csv``."""
+"""Tidy tables: a row a run in ``summaries/<experiment>.csv``, a row an evaluation in ``<experiment>-curves.csv``."""
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reltrust.errors import DamagedError, RecordError, first_line
-from reltrust.records.artifacts import read_summary, summary_path, write_table
+from reltrust.records.artifacts import read_curves, read_summary, summary_path, write_table
 from reltrust.records.files import write_text
 from reltrust.records.store import RunRecord, Status, Store
 
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> Path | None:
-    """Writes the experiment's table from the runs in the store; returns its path, or None if there are no results.
+    """Writes the experiment's tables from the runs in the store; returns the path of that of results, or None.
 
     Rows that may be compared with each other (the column ``comparison``) come from one store: where this store has
     results, it replaces the earlier rows of that comparison as a whole, so that nobody's figure mixes their own runs
@@ -34,25 +33,29 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
     stamp = Store(results).root / experiment / ".collected"
     if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(records, path, scales):
         return path
-    rows, whole = [], True
+    rows, points, whole = [], [], True
     for record in records:
         try:
-            row = _row(record)
+            if (row := _row(record)) is not None:
+                points += _points(record, row)
+                rows.append(row)
         except RecordError as error:
             log.warning("%s; left out of %s", error, path)
             whole = False
-        else:
-            rows += [row] if row else []
     if not rows:
         return None
     table = pd.DataFrame(rows)
+    curves, earlier = pd.DataFrame(points), read_curves(results, experiment)
+    curves = pd.concat([earlier[~earlier["comparison"].isin(table["comparison"])], curves])
     if path.exists():
         earlier = read_summary(results, experiment)
         table = pd.concat([earlier[~earlier["comparison"].isin(table["comparison"])], table])
     table["scale"] = table["comparison"].map({comparison[:8]: name for comparison, name in scales.items()})
-    text = io.StringIO()
-    table.sort_values(["comparison", "optimizer", "run"], kind="stable").to_csv(text, index=False)
-    write_table(results, experiment, text.getvalue())
+    ordered = table.sort_values(["comparison", "optimizer", "run"], kind="stable")
+    if not curves.empty:
+        in_order = curves.sort_values(["comparison", "run", "step"], kind="stable")
+        write_table(results, f"{experiment}-curves", in_order.to_csv(index=False))
+    write_table(results, experiment, ordered.to_csv(index=False))
     if whole:
         write_text(stamp, _fingerprint(records, path, scales))
     return path
@@ -66,6 +69,13 @@ def _fingerprint(records: Sequence[RunRecord], table: Path, scales: Mapping[str,
             files = [(entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".json")]
         found.update(repr((str(record.path), sorted(files))).encode())
     return found.hexdigest()
+
+
+def _points(record: RunRecord, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the run measured at its evaluations; an analysis, in every row that it logged."""
+    every = (record.config["training"] or {}).get("evaluate_every", 1)
+    place = {"comparison": row["comparison"], "run": row["run"]}
+    return [place | point for point in record.metrics if point["step"] % every == 0 or point["step"] == row["steps"]]
 
 
 def _row(record: RunRecord) -> dict[str, Any] | None:

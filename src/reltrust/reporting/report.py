@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from reltrust import experiments
-from reltrust.records.artifacts import summary_path, write_table
+from reltrust.records.artifacts import read_curves, summary_path, write_table
 from reltrust.reporting.claims import Claim, Judgement, as_text
 from reltrust.reporting.selection import Comparison, Selection, describe, select
 from reltrust.reporting.style import Styles, save
-from reltrust.reporting.table import load, scales
+from reltrust.reporting.table import at_step, load, scales
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,11 @@ class Figure:
     suffix: str
     """Its file is ``<experiment>-<scale><suffix>``."""
     comparison: Comparison
-    draw: Callable[[Selection, Styles], Any]
-    """Our runs and how they look, to a figure of matplotlib."""
+    draw: Callable[..., Any]
+    """A Selection of our runs, one more for each of ``also``, and their Styles, to a figure of matplotlib."""
+    also: tuple[Comparison, ...] = ()
+    scales: tuple[str, ...] | None = None
+    """Where it is drawn; None: at every scale."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,15 @@ class Report:
     claims: tuple[Claim, ...]
     cost: Mapping[str, tuple[str, str]]
     """By scale, those that the readme's table of claims shows: the command, and what it costs."""
-    published: pd.DataFrame | None = None
-    """Published runs, in columns of the experiment's table, for the column beside ours."""
+    published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """By scale: published runs, in columns of the experiment's table, for the column beside ours."""
 
-    @property
-    def compared(self) -> set[Comparison]:
-        return {figure.comparison for figure in self.figures} | {claim.comparison for claim in self.claims}
+    def compared(self, scale: str | None = None) -> list[Comparison]:
+        """What its figures and claims compare, at this scale or at any; the main comparison first."""
+        figures = [one for one in self.figures if scale is None or one.scales is None or scale in one.scales]
+        claims = [one for one in self.claims if scale is None or scale in one.scales]
+        shown = [comparison for figure in figures for comparison in (figure.comparison, *figure.also)]
+        return list(dict.fromkeys([*shown, *(claim.comparison for claim in claims)]))
 
 
 def names() -> list[str]:
@@ -65,21 +71,24 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     if not summary_path(results, experiment).exists():
         return f"{experiment}: nothing in {results}/summaries yet"
     report, texts = load_report(experiment), []
-    table = load(results, experiment, report.compared)
-    styles = Styles(table, also=[] if report.published is None else report.published["arm"].unique())
+    table, curves = load(results, experiment, report.compared()), read_curves(results, experiment)
+    styles = Styles(table, also={arm for runs in report.published.values() for arm in runs["arm"]})
     for scale, runs in scales(table):
         if only not in (None, scale):
             continue
-        paths, selections = [], _selections(report, runs, scale)
+        paths, selections = [], _selections(report, runs, curves, scale)
         for figure in report.figures:
-            drawn = figure.draw(selections[figure.comparison], styles)
+            if figure.scales is not None and scale not in figure.scales:
+                continue
+            shown = [selections[comparison] for comparison in (figure.comparison, *figure.also)]
+            drawn = figure.draw(*shown, styles)
             paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
             plt.close(drawn)
         left_out = [line for selection in selections.values() for line in selection.left_out]
         main = report.figures[0].comparison
         cells = describe(selections[main])
-        if report.published is not None:
-            theirs = describe(select(report.published, main, "published"))[["arm", main.x, main.tuned, "mean"]]
+        if scale in report.published:
+            theirs = describe(select(report.published[scale], main, "published"))[["arm", main.x, main.tuned, "mean"]]
             theirs = theirs.rename(columns={main.tuned: f"published_{main.tuned}", "mean": "published"})
             cells = cells.merge(theirs, how="left", on=["arm", main.x])
         text = cells.rename(columns={"arm": "optimizer"}).to_csv(index=False, float_format="%.10g")
@@ -97,9 +106,14 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     return "\n\n".join(texts) if texts else f"{experiment}: no runs of the scale {only} in {results}/summaries"
 
 
-def _selections(report: Report, runs: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
-    """Each of the report's comparisons, selected once for figure, table and verdict."""
-    return {comparison: select(runs, comparison, scale) for comparison in report.compared}
+def _selections(report: Report, runs: pd.DataFrame, curves: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
+    """Each of the report's comparisons of this scale, selected once for figure, table and verdict."""
+    return {
+        comparison: select(
+            runs if (step := comparison.step) is None else at_step(runs, curves, step), comparison, scale
+        )
+        for comparison in report.compared(scale)
+    }
 
 
 def _judgements(report: Report, selections: Mapping[Comparison, Selection], scale: str) -> list[Judgement]:
@@ -112,9 +126,10 @@ def claims_table(results: str | Path) -> str:
     lines = ["| figure | claim | published | ours | verdict | command | cost |", "|---|---|---|---|---|---|---|"]
     for name in names():
         report = load_report(name)
-        runs = dict(scales(load(results, name, report.compared))) if summary_path(results, name).exists() else {}
+        runs = dict(scales(load(results, name, report.compared()))) if summary_path(results, name).exists() else {}
+        curves = read_curves(results, name)
         for scale, (command, cost) in report.cost.items():
-            selections = _selections(report, runs[scale], scale) if scale in runs else {}
+            selections = _selections(report, runs[scale], curves, scale) if scale in runs else {}
             for one in _judgements(report, selections, scale):
                 cells = (f"{report.title}, {scale}", one.claim, one.published, one.ours)
                 lines.append(f"| {' | '.join(cells)} | **{one.verdict}** | `{command}` | {cost} |")

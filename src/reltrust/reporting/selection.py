@@ -30,6 +30,7 @@ class Comparison:
     x: str
     arm: str = "arm"
     tuned: str = "lr"
+    step: int | None = None  # the evaluation at which runs are compared; None: at their end
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ def load(results: str | Path, experiment: str, compared: Collection[Comparison] 
     return table
 
 
+def at_step(table: pd.DataFrame, curves: pd.DataFrame, step: int) -> pd.DataFrame:
+    """The rows as they were at the evaluation of a step: NaN where no curve has it, diverged if that had happened."""
+    place = ["comparison", "run"]
+    points = curves[curves["step"] == step].drop(columns="step")
+    measured = [column for column in points if column in table and column not in place]
+    rows = table.drop(columns=measured).merge(points[[*place, *measured]], how="left", on=place)
+    diverged = rows.get("diverged_at", pd.Series(math.nan, rows.index)) <= step
+    return rows.assign(status=diverged.map({True: "diverged", False: "finished"}))
+
+
 def scales(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows that may be compared with each other, by the name of their scale."""
     return [(str(runs["scale"].iloc[0]), runs) for _, runs in table.groupby("comparison")]
