@@ -474,6 +474,51 @@ def test_a_parameter_without_a_single_weight_comes_back(tmp_path: Path) -> None:
     assert_same_states(lns.load(tmp_path / "model"), model)
 
 
+class WithExtraState(nn.Linear):
+    extra: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        self.extra = state
+
+
+def with_extra_state(extra: Any) -> tuple[nn.Module, IntegerMadam]:
+    """A layer that holds this beside its weights, after one step."""
+    torch.manual_seed(0)
+    model = WithExtraState(20, 10)
+    model.extra = extra
+    optimizer = IntegerMadam(model.parameters())
+    model(torch.randn(5, 20)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("extra", [{"shape": [1], "levels": 3}, {}, [1, "two", None], {"levels": {}}, "a word"])
+def test_extra_state_comes_back_as_it_was(extra: Any, tmp_path: Path) -> None:
+    # Regression: a dictionary was taken for levels, and the file could not be read.
+    model, optimizer = with_extra_state(extra)
+    lns.save(tmp_path / "model", model, optimizer)
+    loaded = lns.load(tmp_path / "model")
+    assert torch.equal(loaded["weight"], model.weight)
+    assert type(loaded["_extra_state"]) is type(extra)
+    assert loaded["_extra_state"] == extra
+
+
+def test_extra_state_that_could_not_be_read_again_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    model, optimizer = with_extra_state({"where": Path("somewhere")})
+    with pytest.raises(ValueError, match="_extra_state is not allowed to hold what torch.load"):
+        lns.save(tmp_path / "model", model, optimizer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_optimizer_without_levels_is_refused_by_name(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="optimizer=SGD is not allowed: must be an IntegerMadam"):
+        lns.save(tmp_path / "model", model, torch.optim.SGD(model.parameters()))  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def small() -> tuple[nn.Module, IntegerMadam]:
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ from reltrust.optim._shards import is_plain, whole
 
 MAX_LEVELS = 2**16
 
-_MAGIC = b"reltrust-lns 1\n"
+_MAGIC = b"reltrust-lns 2\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -206,16 +206,26 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
 
     Returns:
         the size of the file in bytes.
+
+    Raises:
+        TypeError: the optimizer keeps no levels.
+        ValueError: the model's extra state holds objects, which ``load`` does not read.
     """
+    if not hasattr(optimizer, "quantized"):
+        raise TypeError(
+            f"optimizer={type(optimizer).__name__} is not allowed: must be an IntegerMadam, which keeps levels"
+        )
     state = model.state_dict()  # first: FSDP2 takes the parameters back that a forward has put together
     params = dict(model.named_parameters(remove_duplicate=False))
     entries: dict[str, Any] = {}
     for name, value in state.items():
         held = optimizer.quantized(params[name]) if name in params else None
         if held is not None:
-            entries[name] = _to_entry(value, *held)
+            entries[name] = {"levels": _to_entry(value, *held)}
         else:
-            entries[name] = whole(value.detach()).cpu() if isinstance(value, Tensor) else value
+            entries[name] = {"value": whole(value.detach()).cpu() if isinstance(value, Tensor) else value}
+            if type(entries[name]["value"]) is not Tensor:
+                _check_loadable(name, value)
     blob = io.BytesIO()
     torch.save(entries, blob)
     content = blob.getvalue()
@@ -230,7 +240,7 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
     return len(data)
 
 
-def load(path: str | Path) -> dict[str, Tensor]:
+def load(path: str | Path) -> dict[str, Any]:
     """The state dict that ``save`` wrote, to the bit, on the CPU.
 
     Raises:
@@ -243,7 +253,22 @@ def load(path: str | Path) -> dict[str, Tensor]:
     if hashlib.sha256(content).digest() != digest:
         raise ValueError(f"{path}: truncated or changed since it was written (its checksum does not match)")
     entries = torch.load(io.BytesIO(content), weights_only=True)
-    return {name: _from_entry(entry) if isinstance(entry, dict) else entry for name, entry in entries.items()}
+    return {
+        name: _from_entry(entry["levels"]) if "levels" in entry else entry["value"] for name, entry in entries.items()
+    }
+
+
+def _check_loadable(name: str, value: object) -> None:
+    blob = io.BytesIO()
+    try:
+        torch.save(value, blob)
+        blob.seek(0)
+        torch.load(blob, weights_only=True)
+    except Exception as error:  # whatever pickling and unpickling raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} is not allowed to hold what torch.load(weights_only=True) refuses: {reason}"
+        ) from None
 
 
 def _to_entry(weight: Tensor, held: Quantized, levels: int, base_lr: float) -> dict[str, Any]:
