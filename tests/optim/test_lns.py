@@ -508,7 +508,7 @@ def test_extra_state_comes_back_as_it_was(extra: Any, tmp_path: Path) -> None:
 
 def test_extra_state_that_could_not_be_read_again_is_refused_and_nothing_written(tmp_path: Path) -> None:
     model, optimizer = with_extra_state({"where": Path("somewhere")})
-    with pytest.raises(ValueError, match="_extra_state is not allowed to hold what torch.load"):
+    with pytest.raises(ValueError, match=r"_extra_state is not allowed to hold what torch\.load"):
         lns.save(tmp_path / "model", model, optimizer)
     assert list(tmp_path.iterdir()) == []
 
