@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reltrust.data import images
+from reltrust.data import images, text
+from reltrust.data.sizes import TOKENS
 from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
 from reltrust.settings import Optimizer, Rest, Settings
@@ -213,4 +214,4 @@ def check(runs: Iterable[Settings]) -> None:
         for name, chosen in settings.optimizer.players.items():
             optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
-        images.load(name, root)
+        (text if name in TOKENS else images).load(name, root)

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from reltrust import experiment, messages
-from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet
+from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet, TextSet
 from reltrust.errors import SettingsError
 from reltrust.schedules import Schedule
 from reltrust.schema import STRICT, Name, NotEmpty, Positive, Seconds
@@ -28,9 +28,9 @@ else:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
-    """Which images; see configs/data for their sources."""
+    """Which images, or which text; see configs/data for their sources."""
 
-    name: ImageSet
+    name: ImageSet | TextSet
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -193,7 +193,8 @@ def parse(config: dict[str, Any]) -> Settings:
     if absent:
         raise SettingsError(f"{absent[0]}=null: experiment={settings.experiment} is trained and needs one")
     _, schedule, training = settings.trained
-    if settings.data is not None and training.batch_size > (examples := TRAINING_EXAMPLES[settings.data.name]):
+    examples = TRAINING_EXAMPLES.get(settings.data.name) if settings.data is not None else None
+    if settings.data is not None and examples is not None and training.batch_size > examples:
         raise SettingsError(
             f"training.batch_size={training.batch_size}: must be at most the {examples} training examples of "
             f"data={settings.data.name}"

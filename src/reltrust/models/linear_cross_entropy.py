@@ -1,0 +1,57 @@
+"""Cross entropy of a linear read-out of many classes, without ever holding all logits."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_LOGITS = 2**22  # 16 MB, which caches hold
+
+
+def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    r"""The mean of :math:`-\log \mathrm{softmax}(W x_i + b)_{t_i}` over the rows, in nats: 0-d float32.
+
+    Equal, up to rounding, to ``F.cross_entropy(F.linear(inputs, weight, bias), targets)``. Logits are computed for some
+    rows at a time, and their gradient in the same pass, so that only those of one chunk are ever there.
+
+    Args:
+        inputs: x, (n, d).
+        weight, bias: W (classes, d) and b (classes,).
+        targets: t, int64 (n,).
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(inputs, weight, bias, targets)
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        n, differentiated = len(inputs), any(ctx.needs_input_grad)
+        dtype = inputs.dtype
+        if torch.is_autocast_enabled(inputs.device.type):  # what autocast would do to each product
+            dtype = torch.get_autocast_dtype(inputs.device.type)
+        x, w, b = inputs.to(dtype), weight.to(dtype), bias.to(dtype)
+        with torch.autocast(inputs.device.type, enabled=False):
+            loss = inputs.new_zeros((), dtype=torch.float32)
+            grad_x, grad_w, grad_b = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+            for start in range(0, n, rows := max(1, CHUNK_LOGITS // len(weight))):
+                chunk = slice(start, start + rows)
+                log_shares = torch.addmm(b, x[chunk], w.t()).float().log_softmax(1)  # (rows, classes)
+                loss -= log_shares.gather(1, targets[chunk, None]).sum()
+                if differentiated:
+                    grads = log_shares.exp_()  # softmax, and from here on n times the gradient of the logits
+                    grads.scatter_add_(1, targets[chunk, None], grads.new_full((len(grads), 1), -1.0))
+                    grads = grads.to(dtype)
+                    grad_b += grads.sum(0)
+                    torch.mm(grads, w, out=grad_x[chunk])
+                    if dtype == grad_w.dtype:
+                        grad_w.addmm_(grads.t(), x[chunk], alpha=1 / n)
+                    else:
+                        grad_w.add_(grads.t() @ x[chunk], alpha=1 / n)
+        if differentiated:
+            ctx.save_for_backward(grad_x.to(inputs.dtype).div_(n), grad_w, grad_b.div_(n))
+        return loss / n
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return *(grad * grad_outputs[0] for grad in ctx.saved_tensors), None
