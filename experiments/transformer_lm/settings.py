@@ -13,6 +13,8 @@ from reltrust.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from reltrust.models.transformer import TransformerLM
+
     from .task import LanguageModel
 
 _Size = Annotated[int, Field(ge=1, le=10_000)]
@@ -57,24 +59,38 @@ class Subject:
                 f"{training.batch_size} columns to train on and {EVALUATION_BATCH} to validate and test on"
             )
 
+    def model(self, vocabulary: int) -> "TransformerLM":
+        """The untrained model, drawn from torch's global generator."""
+        from reltrust.models.transformer import TransformerLM
+
+        return TransformerLM(
+            vocabulary,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            hidden=self.hidden,
+            dropout=self.dropout,
+            context=self.bptt,
+        )
+
     def build(self, settings: Settings, device: "torch.device") -> "LanguageModel":
+        import torch
+
         from reltrust.data import text
 
         from .task import LanguageModel
 
         assert settings.data is not None
         _, _, training = settings.trained
+        data = text.load(settings.data.name, settings.machine.data, device)
+        with torch.random.fork_rng():  # what dropout draws does not depend on the model's size
+            torch.manual_seed(settings.seed)
+            model = self.model(len(data.vocabulary)).to(device)
         return LanguageModel(
-            text.load(settings.data.name, settings.machine.data, device),
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            hidden=self.hidden,
-            dropout=self.dropout,
-            bptt=self.bptt,
+            data,
+            model,
             batch_size=training.batch_size,
             seed=settings.seed,
-            device=device,
             parts=settings.trainer.accumulate,
         )
 

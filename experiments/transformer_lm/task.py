@@ -17,46 +17,22 @@ SAMPLE_WORDS = 100
 class LanguageModel:
     """Cross entropy of a :class:`~reltrust.models.transformer.TransformerLM` on running text.
 
-    The text stands in ``batch_size`` columns, which are read from top to bottom, ``bptt`` rows a step; an epoch ends
-    with what is left of them. The model knows nothing of the rows before.
+    The text stands in ``batch_size`` columns, which are read from top to bottom, as many rows a step as the model's
+    context; an epoch ends with what is left of them. The model knows nothing of the rows before.
 
     Args:
-        data: tokens, already on ``device``.
+        data: tokens, on the device of the model.
         parts: of the columns, see :class:`~reltrust.experiment.Player`.
-        seed: draws the initial weights, independent of the device.
+        seed: draws the samples.
 
     Source: section 5 of arXiv 2002.03432 (the WikiText-2 transformer).
     """
 
-    def __init__(
-        self,
-        data: TextData,
-        *,
-        width: int,
-        layers: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        bptt: int,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        parts: int = 1,
-    ) -> None:
-        self.data, self.bptt, self.parts, self.seed = data, bptt, parts, seed
+    def __init__(self, data: TextData, model: TransformerLM, *, batch_size: int, seed: int, parts: int = 1) -> None:
+        self.data, self.model, self.parts, self.seed = data, model, parts, seed
+        self.bptt = len(model.positions)
         self.train = columns(data.train, batch_size)
-        self.steps_per_epoch = math.ceil((len(self.train) - 1) / bptt)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.model = TransformerLM(
-                len(data.vocabulary),
-                width=width,
-                layers=layers,
-                heads=heads,
-                hidden=hidden,
-                dropout=dropout,
-                context=bptt,
-            ).to(device)
+        self.steps_per_epoch = math.ceil((len(self.train) - 1) / self.bptt)
         self.module = nn.Module()
         self.module.add_module("model", self.model)
         # Of the evaluation with the lowest validation loss so far: what early stopping would end with.

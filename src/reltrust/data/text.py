@@ -120,8 +120,8 @@ def _download_wikitext2(folder: Path) -> None:
         texts = {part: found["validation" if part == "valid" else part]["text"] for part in PARTS}
     except Exception as error:  # whatever the network or the hub raises
         raise DataError(
-            f"WikiText-2 could not be downloaded ({type(error).__name__}: {first_line(error)}): {advice}, or where there"
-            f" is a network run `python scripts/prefetch_data.py wikitext2 --data {folder.parent}`"
+            f"WikiText-2 could not be downloaded ({type(error).__name__}: {first_line(error)}): {advice}, or run "
+            f"`python scripts/prefetch_data.py wikitext2 --data {folder.parent}` where there is a network"
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
     for part, rows in texts.items():

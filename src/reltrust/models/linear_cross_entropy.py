@@ -9,7 +9,7 @@ CHUNK_LOGITS = 2**22  # 16 MB, which caches hold
 
 
 def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    r"""The mean of :math:`-\log \mathrm{softmax}(W x_i + b)_{t_i}` over the rows, in nats: 0-d float32.
+    r"""The mean of :math:`-\log \mathrm{softmax}(W x_i + b)_{t_i}` over the rows, in nats: 0-d, in float32 at least.
 
     Equal, up to rounding, to ``F.cross_entropy(F.linear(inputs, weight, bias), targets)``. Logits are computed for some
     rows at a time, and their gradient in the same pass, so that only those of one chunk are ever there.
@@ -30,13 +30,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = inputs.dtype
         if torch.is_autocast_enabled(inputs.device.type):  # what autocast would do to each product
             dtype = torch.get_autocast_dtype(inputs.device.type)
+        exact = torch.promote_types(dtype, torch.float32)
         x, w, b = inputs.to(dtype), weight.to(dtype), bias.to(dtype)
         with torch.autocast(inputs.device.type, enabled=False):
-            loss = inputs.new_zeros((), dtype=torch.float32)
+            loss = inputs.new_zeros((), dtype=exact)
             grad_x, grad_w, grad_b = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
-            for start in range(0, n, rows := max(1, CHUNK_LOGITS // len(weight))):
-                chunk = slice(start, start + rows)
-                log_shares = torch.addmm(b, x[chunk], w.t()).float().log_softmax(1)  # (rows, classes)
+            rows = min(n, max(1, CHUNK_LOGITS // len(weight)))
+            # Two buffers for all chunks: memory that is taken and given back costs more than what is written to it.
+            logits_of, log_shares_of = x.new_empty(rows, len(weight)), x.new_empty(rows, len(weight), dtype=exact)
+            for start in range(0, n, rows):
+                chunk = slice(start, min(n, start + rows))
+                logits, log_shares = (
+                    one[: chunk.stop - start] for one in (logits_of, log_shares_of)
+                )  # (rows, classes)
+                torch.addmm(b, x[chunk], w.t(), out=logits)
+                torch.log_softmax(logits, 1, dtype=exact, out=log_shares)
                 loss -= log_shares.gather(1, targets[chunk, None]).sum()
                 if differentiated:
                     grads = log_shares.exp_()  # softmax, and from here on n times the gradient of the logits

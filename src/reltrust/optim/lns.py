@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -189,6 +189,7 @@ def _unpack_bits(packed: Tensor, count: int, width: int) -> Tensor:
 # --- a trained model in a file ---------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class HoldsLevels(Protocol):
     """An optimizer that can tell the signs and levels of a parameter: IntegerMadam."""
 
@@ -197,21 +198,37 @@ class HoldsLevels(Protocol):
 
 
 def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
-    """Writes ``model.state_dict()`` with (B + 1) bits for each weight that the optimizer keeps as a level.
+    """Writes ``to_bytes(model, optimizer)``.
 
-    Everything else (buffers, parameters of other optimizers) is kept as it is. A tensor with some weights that are zero
-    takes one more bit for each of its weights, one whose weights are all zero takes none. The file is complete or not
-    there: it is written beside ``path`` and moved into place. Of a sharded model (FSDP2) this is a collective call:
-    every process makes it, each with a path of its own, and writes the whole.
+    The file is complete or not there: it is written beside ``path`` and moved into place. Of a sharded model every
+    process makes the call, each with a path of its own.
 
     Returns:
         the size of the file in bytes.
+    """
+    data = to_bytes(model, optimizer)
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return len(data)
+
+
+def to_bytes(model: nn.Module, optimizer: HoldsLevels) -> bytes:
+    """``model.state_dict()`` with (B + 1) bits for each weight that the optimizer keeps as a level.
+
+    Everything else (buffers, parameters of other optimizers) is kept as it is. A tensor with some weights that are zero
+    takes one more bit for each of its weights, one whose weights are all zero takes none. Of a sharded model (FSDP2)
+    this is a collective call, which returns the whole on every process.
 
     Raises:
         TypeError: the optimizer keeps no levels.
         ValueError: the model's extra state holds objects, which ``load`` does not read.
     """
-    if not hasattr(optimizer, "quantized"):
+    if not isinstance(optimizer, HoldsLevels):
         raise TypeError(
             f"optimizer={type(optimizer).__name__} is not allowed: must be an IntegerMadam, which keeps levels"
         )
@@ -229,15 +246,7 @@ def save(path: str | Path, model: nn.Module, optimizer: HoldsLevels) -> int:
     blob = io.BytesIO()
     torch.save(entries, blob)
     content = blob.getvalue()
-    data = _MAGIC + hashlib.sha256(content).digest() + content
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return len(data)
+    return _MAGIC + hashlib.sha256(content).digest() + content
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -246,12 +255,16 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not one of ``save``, or it is truncated or changed.
     """
-    data = Path(path).read_bytes()
+    return from_bytes(Path(path).read_bytes(), str(path))
+
+
+def from_bytes(data: bytes, name: str = "these bytes") -> dict[str, Any]:
+    """What ``load`` reads, from what ``to_bytes`` returned; errors call it by ``name``."""
     if not data.startswith(_MAGIC):
-        raise ValueError(f"{path}: not a file of reltrust.optim.lns.save, or its beginning is damaged")
+        raise ValueError(f"{name}: not of reltrust.optim.lns.save, or its beginning is damaged")
     digest, content = data[len(_MAGIC) :][:_DIGEST_BYTES], data[len(_MAGIC) + _DIGEST_BYTES :]
     if hashlib.sha256(content).digest() != digest:
-        raise ValueError(f"{path}: truncated or changed since it was written (its checksum does not match)")
+        raise ValueError(f"{name}: truncated or changed since it was written (its checksum does not match)")
     entries = torch.load(io.BytesIO(content), weights_only=True)
     return {
         name: _from_entry(entry["levels"]) if "levels" in entry else entry["value"] for name, entry in entries.items()

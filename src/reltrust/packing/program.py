@@ -114,6 +114,10 @@ class PackedProgram:
     def weights(self) -> list[dict[str, Tensor]]:
         return [weights for member in self._members for weights in member.weights()]
 
+    def levels(self) -> list[bytes | None]:
+        self._unstack()
+        return [levels for member in self._members for levels in member.levels()]
+
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         for member, state in zip(self._members, states, strict=True):
             member.load_state_dicts([state])

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from reltrust.errors import DamagedError, first_line
+from reltrust.optim import lns
 from reltrust.records.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,18 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 
     apart = {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
     write_atomically(path, lambda file: file.write(to_bytes(apart)))
+
+
+def save_levels(path: Path, content: bytes, weights: Mapping[str, Tensor]) -> None:
+    """Writes an ``lns`` file, once it has been read back to the same weights, to the bit.
+
+    Raises:
+        RuntimeError: it means other weights.
+    """
+    found = lns.from_bytes(content)
+    if others := [name for name, weight in weights.items() if not torch.equal(found[name], weight.cpu())]:
+        raise RuntimeError(f"{path}: not written: {others[0]} would not be read as it is")
+    write_atomically(path, lambda file: file.write(content))
 
 
 def step(path: Path) -> int:

@@ -216,6 +216,10 @@ class RunRecord:
     def weights_path(self) -> Path:
         return self.path / "weights.safetensors"
 
+    @property
+    def levels_path(self) -> Path:
+        return self.path / "weights.lns"
+
     # --- writing ---
 
     def begin(self, settings: Settings, device: str, members: int = 1) -> None:

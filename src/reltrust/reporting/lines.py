@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from reltrust.reporting.selection import Selection, describe
+from reltrust.reporting.selection import UNTUNED, Selection, describe
 from reltrust.reporting.style import Styles
 
 _TUNED_LOOKS = [  # grey, marker, dash
@@ -37,13 +37,13 @@ def draw_published(axes: Any, points: pd.DataFrame, x: str, value: str, styles: 
 
 def draw_tuning(selection: Selection, styles: Styles, x_label: str) -> tuple[Any, Any]:
     """A figure, and its axes, with a panel an arm: means over seeds and single seeds at every learning rate."""
-    comparison, arms = selection.comparison, selection.arms
+    comparison, arms, tuned = selection.comparison, selection.arms, selection.comparison.tuned or UNTUNED
     figure, panels = plt.subplots(1, len(arms), figsize=(2.9 * len(arms), 2.9), sharey=True, squeeze=False)
     for axes, arm in zip(panels[0], arms, strict=True):
         own = selection.runs[selection.runs["arm"] == arm]
-        values = sorted(own[comparison.tuned].unique(), reverse=True)
+        values = sorted(own[tuned].unique(), reverse=True)
         for value, (shade, marker, dash) in zip(values, itertools.cycle(_TUNED_LOOKS), strict=False):
-            cell = own[own[comparison.tuned] == value]
+            cell = own[own[tuned] == value]
             mean = cell.groupby(comparison.x)["value"].mean()
             axes.plot(mean.index, mean, color=shade, marker=marker, linestyle=dash, markersize=4, label=f"{value:g}")
             axes.scatter(cell[comparison.x], cell["value"], s=6, color=shade, alpha=0.5)

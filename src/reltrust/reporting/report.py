@@ -88,8 +88,9 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
         main = report.figures[0].comparison
         cells = describe(selections[main])
         if scale in report.published:
-            theirs = describe(select(report.published[scale], main, "published"))[["arm", main.x, main.tuned, "mean"]]
-            theirs = theirs.rename(columns={main.tuned: f"published_{main.tuned}", "mean": "published"})
+            tuned = [main.tuned] if main.tuned else []
+            theirs = describe(select(report.published[scale], main, "published"))[["arm", main.x, *tuned, "mean"]]
+            theirs = theirs.rename(columns={"mean": "published", **{key: f"published_{key}" for key in tuned}})
             cells = cells.merge(theirs, how="left", on=["arm", main.x])
         text = cells.rename(columns={"arm": "optimizer"}).to_csv(index=False, float_format="%.10g")
         selected = write_table(results, f"{experiment}-{scale}-selected", text)

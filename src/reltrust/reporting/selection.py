@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+
+UNTUNED = "untuned"  # the column of the selections in which nothing is
 
 
 @dataclass(frozen=True)
@@ -17,19 +20,20 @@ class Measure:
     diverged: float  # what a diverged run counts as: a value, never missing
     ties: str  # equal means are decided by the lower mean of this column
     bounds: tuple[float, float] = (-math.inf, math.inf)  # its least and its largest value
+    exp: bool = False  # what is compared is the exponential of the column: the perplexity of a loss
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What a figure compares: a measure of the arms against ``x``, each at its selected value of ``tuned``.
 
-    An arm is what a line stands for: by default an optimizer with one set of hyperparameters besides ``tuned``.
+    An arm is what a line stands for: by default an optimizer with one set of hyperparameters besides ``tuned`` (and x).
     """
 
     measure: Measure
     x: str
     arm: str = "arm"
-    tuned: str = "lr"
+    tuned: str | None = "lr"  # None: nothing is selected
     step: int | None = None  # the evaluation at which runs are compared; None: at their end
 
 
@@ -57,12 +61,16 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     seeds and learning rates of which every run is there, where more of either than is usual for the arm (a median over
     x) does not make it larger. An x with fewer than half as many learning rates as the median x is left out.
     """
-    measure, x, tuned = comparison.measure, comparison.x, comparison.tuned
+    measure, x, tuned = comparison.measure, comparison.x, comparison.tuned or UNTUNED
     table = table.reset_index(drop=True)
     table = table.assign(**{column: table.get(column, float("nan")) for column in (measure.column, measure.ties)})
     value = table[measure.column].where(table["status"] == "finished", measure.diverged)
+    if measure.exp:
+        with np.errstate(over="ignore"):
+            value = np.exp(value)
     # What is not tuned has one value, 0.
-    table = table.assign(value=value, arm=table[comparison.arm], **{tuned: table[tuned].fillna(0.0)})
+    of_tuned = pd.Series(0.0, table.index) if tuned == UNTUNED else table[tuned].fillna(0.0)
+    table = table.assign(value=value, arm=table[comparison.arm], **{tuned: of_tuned})
     kept, best, left_out = [], [], []
     for arm, of_arm in table.groupby("arm"):
         there = of_arm[of_arm["value"].notna()]
@@ -112,7 +120,7 @@ def describe(selection: Selection) -> pd.DataFrame:
     return (
         selection.best.groupby(["arm", comparison.x])
         .agg(
-            **{comparison.tuned: (comparison.tuned, "first")},
+            **({comparison.tuned: (comparison.tuned, "first")} if comparison.tuned else {}),
             n=("value", "size"),
             mean=("value", "mean"),
             std=("value", "std"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reltrust.reporting.selection import Selection
+from reltrust.reporting.selection import UNTUNED, Selection
 
 Statistic = Callable[[Sequence[float], Sequence[float]], float]  # of the places on x, and the best mean at each
 
@@ -26,7 +26,7 @@ class Outcomes:
         runs = selection.runs[selection.runs["arm"] == arm]
         if runs.empty:
             return None
-        table = runs.pivot_table(index="seed", columns=[comparison.x, comparison.tuned], values="value")
+        table = runs.pivot_table(index="seed", columns=[comparison.x, comparison.tuned or UNTUNED], values="value")
         places, tuned = (sorted(set(table.columns.get_level_values(level))) for level in (0, 1))
         full = table.reindex(columns=pd.MultiIndex.from_product([places, tuned]))
         return cls(places, full.to_numpy().reshape(len(table), len(places), len(tuned)), comparison.measure.best)

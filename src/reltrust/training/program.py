@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reltrust.experiment import Measured, Task
+from reltrust.optim import lns
 from reltrust.settings import Trainer
 from reltrust.training import ranks
 from reltrust.training.joint import set_mode
@@ -56,6 +57,10 @@ class TrainingProgram(Protocol):
 
     def weights(self) -> list[dict[str, Tensor]]:
         """What each member's model is evaluated with."""
+        ...
+
+    def levels(self) -> list[bytes | None]:
+        """The same as an ``lns`` file, of members whose optimizer keeps weights as levels."""
         ...
 
 
@@ -161,6 +166,12 @@ class Program:
         weights = {key: value.detach().clone() for key, value in self.task.module.state_dict().items()}
         set_mode(self.optimizers, "train")
         return [weights]
+
+    def levels(self) -> list[bytes | None]:
+        (optimizer, *others) = self.optimizers
+        if others or not isinstance(optimizer, lns.HoldsLevels):
+            return [None]
+        return [lns.to_bytes(self.task.module, optimizer)]
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states

@@ -73,8 +73,10 @@ class Member:
         """Leaves a checkpoint of having made so many steps."""
         checkpoint.save(self.record.checkpoint_path, {"step": step, "seconds": self.seconds, "program": state})
 
-    def save_weights(self, weights: dict[str, Tensor]) -> None:
+    def save_weights(self, weights: dict[str, Tensor], levels: bytes | None) -> None:
         checkpoint.save_weights(self.record.weights_path, weights)
+        if levels is not None:
+            checkpoint.save_levels(self.record.levels_path, levels, weights)
 
     def end(self, status: Status, summary: Row, *, keep_checkpoint: bool = False) -> None:
         self.record.end(status, summary, keep_checkpoint=keep_checkpoint)
@@ -98,7 +100,7 @@ class SilentMember(Member):
 
     def save(self, step: int, state: dict[str, Any]) -> None: ...
 
-    def save_weights(self, weights: dict[str, Tensor]) -> None: ...
+    def save_weights(self, weights: dict[str, Tensor], levels: bytes | None) -> None: ...
 
     def end(self, status: Status, summary: Row, *, keep_checkpoint: bool = False) -> None:
         self.status = status
@@ -209,8 +211,8 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     if machine.keep == "checkpoint" and running:
         save_checkpoints()
     if machine.keep == "weights" and running:
-        for member, weights in zip(running, program.weights(), strict=True):
-            member.save_weights(weights)
+        for member, weights, levels in zip(running, program.weights(), program.levels(), strict=True):
+            member.save_weights(weights, levels)
     for member in running:
         result = {key: value for key, value in member.row.items() if key not in ("step", "lr")}
         member.end(Status.FINISHED, {"steps": step, **result}, keep_checkpoint=machine.keep == "checkpoint")
