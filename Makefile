@@ -56,7 +56,7 @@ status: setup ## what has run, what runs, what failed
 	@"$(PY)" scripts/status.py --results "$(RESULTS)"
 
 test: setup ## all tests
-	@"$(PY)" -m pytest $(ARGS)
+	@"$(PY)" -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: setup ## format, lint and types, as CI checks them
 	@$(VENV)/bin/ruff format --check .

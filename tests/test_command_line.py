@@ -72,9 +72,9 @@ GROUPS = ("data", "experiment", "launcher", "optimizer", "scale", "schedule", "s
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line_and_nothing_is_written(
-    in_process: Call, tmp_path: Path, words: str, named: list[str]
+    reltrust: Call, tmp_path: Path, words: str, named: list[str]
 ) -> None:
-    answer = in_process(*QUIET, *words.split())
+    answer = reltrust(*QUIET, *words.split())
     assert answer.returncode == 2
     assert answer.stdout == ""
     assert len(answer.stderr.splitlines()) == 1
@@ -82,14 +82,14 @@ def test_a_bad_setting_is_refused_in_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_of_hydra_are_no_settings(in_process: Call) -> None:
-    answer = in_process("--config-dir", ".", *QUIET, "seed=0,1")
+def test_options_of_hydra_are_no_settings(reltrust: Call) -> None:
+    answer = reltrust("--config-dir", ".", *QUIET, "seed=0,1")
     assert answer.returncode == 2
     assert len(answer.stderr.splitlines()) == 1
     assert "--multirun" in answer.stderr
 
 
-def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> None:
+def test_a_bad_setting_is_refused_by_a_process_without_importing_torch(tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "reltrust", "optimizer.lr=-1"],
         cwd=tmp_path,
@@ -98,6 +98,8 @@ def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> Non
         check=False,
     )
     assert answer.returncode == 2
+    told = [line for line in answer.stderr.splitlines() if not line.startswith("import time:")]
+    assert [line.partition(": ")[0] for line in told] == ["error"]
     imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
     assert "pydantic" in imported
     assert not imported & {"torch", "pandas", "matplotlib", "sklearn", "wandb"}
@@ -119,16 +121,24 @@ def test_a_bad_setting_is_refused_without_importing_torch(tmp_path: Path) -> Non
     ],
 )
 def test_what_only_the_machine_can_refuse_is_refused_in_one_line_too(
-    in_process: Call, tmp_path: Path, words: str
+    reltrust: Call, tmp_path: Path, words: str
 ) -> None:
-    answer = in_process(*QUIET, *words.split())
+    answer = reltrust(*QUIET, *words.split())
     assert answer.returncode == 2
     assert len(answer.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_in_a_multirun_one_bad_run_is_refused_before_the_first_starts(in_process: Call, tmp_path: Path) -> None:
-    answer = in_process("-m", *QUIET, "optimizer.lr=0.1,-1")
+def test_a_process_that_has_imported_torch_tells_it_in_one_line_too(reltrust_process: Call, tmp_path: Path) -> None:
+    answer = reltrust_process(*QUIET, "optimizer=adam", "+optimizer.foo=1")
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert len(answer.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_multirun_one_bad_run_is_refused_before_the_first_starts(reltrust: Call, tmp_path: Path) -> None:
+    answer = reltrust("-m", *QUIET, "optimizer.lr=0.1,-1")
     assert answer.returncode == 2
     assert "optimizer.lr=-1" in answer.stderr
     assert list(tmp_path.iterdir()) == []
@@ -160,9 +170,19 @@ def test_a_dry_run_tells_what_would_happen_and_writes_nothing(reltrust: Call, tm
 
 
 def test_a_run_that_is_terminated_says_so_by_its_exit_status_and_goes_on_when_repeated(
-    reltrust: Call, tmp_path: Path
+    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = [*QUIET, "training.steps=6000", "machine.progress=false"]
+    # An optimizer that takes its time: what is terminated must not have ended by itself.
+    (tmp_path / "slow_until_hurried.py").write_text(
+        "import pathlib, time, torch\n"
+        "class Slow(torch.optim.SGD):\n"
+        "    def step(self, closure=None):\n"
+        "        time.sleep(0 if pathlib.Path('hurry').exists() else 0.05)\n"
+        "        return super().step(closure)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    target = ["optimizer=sgd", "optimizer.name=slow", "optimizer.target=slow_until_hurried.Slow"]
+    words = [*QUIET, *target, "training.log_every=10", "machine.progress=false"]
     process = subprocess.Popen([sys.executable, "-m", "reltrust", *words], cwd=tmp_path)
     while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
         assert process.poll() is None
@@ -171,6 +191,7 @@ def test_a_run_that_is_terminated_says_so_by_its_exit_status_and_goes_on_when_re
     assert process.wait() == 143
     (status,) = tmp_path.glob("results/runs/*/*/*/status.json")
     assert json.loads(status.read_text())["status"] == "preempted"
+    (tmp_path / "hurry").touch()
     planned = reltrust(*words, "dry_run=true")
     assert "resume" in planned.stdout
     assert reltrust(*words).returncode == 0

@@ -1,6 +1,5 @@
 """What can be run: every option composes to valid settings, and the sweeps hold the runs that were published."""
 
-import copy
 import importlib
 import inspect
 from contextlib import suppress
@@ -11,19 +10,16 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
 
 from reltrust import experiment
 from reltrust.errors import SettingsError
 from reltrust.records.identity import comparison_id
 from reltrust.schedules import Schedule
-from reltrust.settings import Settings, parse
+from reltrust.settings import parse
 from reltrust.sweeps.grids import Point, expand
+from runs import CONFIGS, ROOT, composed
+from runs import settings_of as settings
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir())
 
@@ -34,17 +30,6 @@ def options(group: str) -> list[str]:
 
 EXPERIMENTS = experiment.names()
 RUNS = [(name, scale) for name in EXPERIMENTS for scale in experiment.scales(name)]
-
-
-def composed(*overrides: str) -> DictConfig:
-    """The config as Hydra comes to it; its own node is not in it."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("run", overrides=list(overrides))
-
-
-def settings(*overrides: str) -> Settings:
-    return parse(OmegaConf.to_container(composed(*overrides), resolve=True))
 
 
 # --- every file ------------------------------------------------------------------------------------------------------
@@ -167,8 +152,7 @@ PUBLISHED_LRS = {
 
 @cache
 def points(scale: str) -> list[Point]:
-    config = composed("sweep=mlp_depth", f"scale={scale}")
-    return expand(OmegaConf.to_container(config.sweep.grids, resolve=True), {})  # type: ignore[arg-type]
+    return expand(composed("sweep=mlp_depth", f"scale={scale}")["sweep"]["grids"], {})
 
 
 def values(scale: str, optimizer: str, key: str) -> list[Any]:
@@ -220,12 +204,8 @@ def test_the_smoke_sweep_is_small() -> None:
 
 @pytest.mark.parametrize("scale", experiment.scales("mlp_depth"))
 def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
-    bases = {
-        optimizer: OmegaConf.to_container(composed(f"scale={scale}", f"optimizer={optimizer}"), resolve=True)
-        for optimizer in {point["optimizer"] for point in points(scale)}
-    }
     for point in points(scale):
-        config: Any = copy.deepcopy(bases[point["optimizer"]])
+        config = composed(f"scale={scale}", f"optimizer={point['optimizer']}")
         config["optimizer"]["lr"] = point["optimizer.lr"]
         config["task"]["hidden_layers"] = point["task.hidden_layers"]
         resolved = parse(config)
@@ -234,4 +214,4 @@ def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
 
 @pytest.mark.parametrize(("name", "scale"), RUNS)
 def test_every_experiments_sweep_has_grids_for_every_scale(name: str, scale: str) -> None:
-    assert expand(OmegaConf.to_container(composed(f"sweep={name}", f"scale={scale}").sweep.grids, resolve=True), {})
+    assert expand(composed(f"sweep={name}", f"scale={scale}")["sweep"]["grids"], {})

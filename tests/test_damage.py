@@ -21,22 +21,28 @@ from reltrust.settings import Settings
 from reltrust.sweeps.plan import plan
 from reltrust.sweeps.watch import SweepProgress
 from reltrust.training.program import Program
-from runs import metrics, record_of, run
+from runs import begun, metrics, record_of, run, settings_of
 
 Resolve = Callable[..., Settings]
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
-ROOT = Path(__file__).resolve().parents[1]
+
+
+pytestmark = pytest.mark.xdist_group("damage")  # one process makes what is damaged
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def interrupted(settings: Resolve, tmp_path: Path) -> tuple[Settings, list[dict[str, Any]]]:
-    """A run that was interrupted after step 101, with a checkpoint of every step, and the metrics it has to come to."""
-    whole = settings(f"machine.results={tmp_path / 'whole'}", "training.log_every=10")
-    run(whole)
-    chosen = settings("machine.checkpoint_minutes=0.000001", "training.log_every=10")
+OFTEN = ("scale=smoke", "tracking=none", "machine.progress=false", "machine.device=cpu", "training.log_every=10")
+
+
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The results of a run that was interrupted after step 101, with a checkpoint of every step; the metrics of a whole
+    one. Made once: what takes the time is to have every checkpoint on the disk.
+    """
+    folder = tmp_path_factory.mktemp("interrupted")
+    run(whole := settings_of(*OFTEN, f"machine.results={folder / 'whole'}"))
     step = Program.training_step
 
     def stopping(self: Program, number: int, factors: list[float]) -> None:
@@ -47,8 +53,17 @@ def interrupted(settings: Resolve, tmp_path: Path) -> tuple[Settings, list[dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Program, "training_step", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run(chosen)
-    return chosen, metrics(whole)
+            run(settings_of(*OFTEN, "machine.checkpoint_minutes=0.000001", f"machine.results={folder / 'results'}"))
+    return folder / "results", metrics(whole)
+
+
+@pytest.fixture
+def interrupted(left_behind: Any, settings: Resolve) -> tuple[Settings, list[dict[str, Any]]]:
+    """A run that was interrupted after step 101, with checkpoints of the last two, and the metrics to come to."""
+    results, expected = left_behind
+    chosen = settings(*OFTEN)
+    shutil.copytree(results, chosen.machine.results)
+    return chosen, expected
 
 
 def flip(path: Path, place: int) -> None:
@@ -174,8 +189,7 @@ GARBAGE = {
 
 
 def finished(settings: Settings) -> RunRecord:
-    record = record_of(settings)
-    record.begin(settings, "cpu")
+    record = begun(settings)
     record.end(Status.FINISHED, {"steps": 120, "train_loss": 0.1, "train_accuracy": 0.5})
     return record
 
@@ -278,8 +292,7 @@ def test_a_record_of_a_newer_version_is_refused_by_name_and_left_alone(
 
 
 def test_the_error_of_a_failed_run_is_one_line(settings: Resolve) -> None:
-    record = record_of(settings())
-    record.begin(settings(), "cpu")
+    record = begun(settings())
     record.failed(RuntimeError("first\nsecond\n"))
     assert record.error == "RuntimeError: first"
     stored = json.loads((record.path / "status.json").read_text())
@@ -315,8 +328,7 @@ def test_a_full_disk_ends_a_run_in_one_line(settings: Resolve, monkeypatch: pyte
 
 
 def test_a_row_that_cannot_be_written_ends_a_run_in_one_line(settings: Resolve) -> None:
-    record = record_of(settings())
-    record.begin(settings(), "cpu")
+    record = begun(settings())
     (record.path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(RecordError, match=r"metrics\.jsonl: cannot be written: No space left on device$"):
         record.append({"step": 1})
@@ -325,8 +337,7 @@ def test_a_row_that_cannot_be_written_ends_a_run_in_one_line(settings: Resolve) 
 
 def test_scraps_of_a_killed_process_are_removed_by_the_next_attempt(settings: Resolve) -> None:
     chosen = settings()
-    record = record_of(chosen)
-    record.begin(chosen, "cpu")
+    record = begun(chosen)
     record.preempted()
 
     def copy(_: IO[bytes]) -> None:  # as it is when the process is killed

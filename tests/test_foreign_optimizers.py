@@ -1,10 +1,7 @@
 """Optimizers of others: all of torch's and many of pytorch_optimizer's run, are stopped and go on, or are refused."""
 
 import inspect
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from reltrust.reporting.table import load
 from reltrust.settings import Rest, Settings
 from reltrust.sweeps.plan import plan
 from reltrust.training.program import Program
-from runs import metrics, program_of, record_of, run
+from runs import ROOT, metrics, program_of, record_of, run, stopped
 
 Resolve = Callable[..., Settings]
 SHORT = ["training.steps=12", "training.log_every=3", "training.evaluate_every=6", "schedule.every=3", "task.width=8"]
@@ -69,21 +66,6 @@ def chosen_by(settings: Settings, target: str, **hyperparameters: Any) -> Settin
 
 def elsewhere(settings: Settings, folder: Path) -> Settings:
     return replace(settings, machine=replace(settings.machine, results=str(folder)))
-
-
-@contextmanager
-def stopped(at: int) -> Iterator[None]:
-    """SIGTERM comes during a step."""
-    step = Program.training_step
-
-    def interrupting(self: Program, number: int, factors: Sequence[float]) -> None:
-        step(self, number, factors)
-        if number + 1 == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Program, "training_step", interrupting)
-        yield
 
 
 @pytest.fixture
@@ -143,7 +125,7 @@ def test_a_hyperparameter_of_any_kind_goes_from_the_command_line_to_the_optimize
     words += ["optimizer.target=torch.optim.Adafactor", "+optimizer.eps=[null,0.001]"]
     (optimizer,) = program_of(settings(*words)).optimizers
     assert list(optimizer.param_groups[0]["eps"]) == [None, 0.001]
-    assert words[-1] in (Path(__file__).parents[1] / "README.md").read_text()
+    assert words[-1] in (ROOT / "README.md").read_text()
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

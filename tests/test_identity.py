@@ -4,43 +4,31 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, fields
-from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from reltrust.errors import SettingsError
 from reltrust.experiment import load
 from reltrust.records.identity import comparison_id, run_directory, run_id, semantic
 from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Machine, Settings, Tracking, parse
+from runs import CONFIGS, composed
 
-ROOT = Path(__file__).resolve().parents[1]
 SUBJECT: Any = load("mlp_depth")
-OPTIMIZERS = sorted(path.stem for path in (ROOT / "configs" / "optimizer").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (CONFIGS / "optimizer").glob("*.yaml"))
 
 Config = dict[str, Any]
 Keys = tuple[str, ...]
 
 
-@cache
-def composed(*overrides: str) -> Config:
-    """A resolved smoke config as plain dicts, without the keys of the command itself."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("run", overrides=["scale=smoke", *overrides])
-    resolved: Config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return {key: value for key, value in resolved.items() if key not in COMMAND_KEYS}
-
-
 def smoke(*overrides: str) -> Config:
-    return copy.deepcopy(composed(*overrides))
+    """A resolved smoke config as plain dicts, without the keys of the command itself."""
+    resolved = composed("scale=smoke", *overrides)
+    return {key: value for key, value in resolved.items() if key not in COMMAND_KEYS}
 
 
 def leaves(config: Config, above: Keys = ()) -> Iterator[tuple[Keys, Any]]:

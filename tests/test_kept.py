@@ -1,7 +1,5 @@
 """What a finished run keeps, and longer runs that go on from what a shorter one kept."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.sweeps.plan import plan
 from reltrust.training.program import Program
-from runs import metrics, program_of, record_of, run
+from runs import metrics, program_of, record_of, run, stopped
 
 Resolve = Callable[..., Settings]
 SHORT, LONG = ("training.steps=120", "training.evaluate_every=60"), ("training.steps=240", "training.evaluate_every=60")
@@ -114,16 +112,9 @@ def test_a_diverged_run_keeps_no_weights(settings: Resolve) -> None:
 def test_files_of_evaluations_are_kept_with_their_step_also_of_a_run_that_was_stopped(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, step = settings("training.evaluate_every=30", "training.steps=120"), Program.training_step
+    chosen = settings("training.evaluate_every=30", "training.steps=120")
     monkeypatch.setattr(Program, "evaluate", lambda self: [Measured({"made": 1.0}, {"sample.txt": b"a sample"})])
-
-    def stopping(self: Program, number: int, factors: list[float]) -> None:
-        step(self, number, factors)
-        if number + 1 == 45:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Program, "training_step", stopping)
+    with stopped(at=45):
         assert run(chosen) is Status.PREEMPTED
     assert run(chosen) is Status.FINISHED
     record = record_of(chosen)

@@ -22,7 +22,7 @@ from reltrust.records.store import Status, busy
 from reltrust.settings import Settings
 from reltrust.sweeps.plan import plan
 from reltrust.training.program import Program
-from runs import record_of
+from runs import begun, record_of
 from runs import run as run_again
 
 Resolve = Callable[..., Settings]
@@ -251,8 +251,7 @@ def test_what_another_process_finishes_between_the_plan_and_the_start_is_not_run
 
 def test_reading_writes_nothing(settings: Resolve) -> None:
     chosen = settings()
-    record = record_of(chosen)
-    record.begin(chosen, "cpu")
+    record = begun(chosen)
     record.preempted()
     held_by(record.lease.path, process="0")
     before = {path: path.stat().st_mtime_ns for path in [record.path, *record.path.iterdir()]}

@@ -15,12 +15,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from matplotlib.figure import Figure
 from reltrust.experiments.mlp_depth import figure
 
+import command_lines
 from hydra_plugins.reltrust_plugins.composer import scales_by_comparison
 from reltrust import experiment
 from reltrust.records.identity import comparison_id
@@ -31,9 +30,9 @@ from reltrust.reporting.selection import Selection, select
 from reltrust.reporting.statistics import Outcomes
 from reltrust.reporting.style import Styles
 from reltrust.reporting.table import load, scales
-from reltrust.settings import Settings, parse
+from reltrust.settings import Settings
+from runs import ROOT, hydra_loader, settings_of
 
-ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 Template = Callable[[str], Row]
 Resolve = Callable[..., Settings]
@@ -44,13 +43,9 @@ MEASURED = {"train_loss": 0.5, "train_accuracy": 0.5, "test_loss": 0.5, "test_ac
 STYLES = {path.stem: yaml.safe_load(path.read_text())["style"] for path in (ROOT / "configs/optimizer").glob("*.yaml")}
 
 
-@cache
 def composed(scale: str) -> Settings:
     """The settings of ``experiment=mlp_depth`` at this scale, as the command line would come to them."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("run", overrides=["experiment=mlp_depth", f"scale={scale}"])
-    return parse(OmegaConf.to_container(config, resolve=True))
+    return settings_of("experiment=mlp_depth", f"scale={scale}")
 
 
 @cache
@@ -161,6 +156,12 @@ def names_of(scale: str) -> list[str]:
     return [f"mlp_depth-{scale}{end}.{kind}" for end in ("-lr", "") for kind in ("pdf", "png")]
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and none is drawn, where only their names matter."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, content, **_: content.write(b"a figure"))
+
+
 # --- the published numbers -------------------------------------------------------------------------------------------
 
 
@@ -236,9 +237,7 @@ def test_a_run_to_the_letter_of_a_scale_bears_its_name(scale: str, template: Tem
 def test_the_scales_have_a_comparison_each_whatever_the_command_line_says() -> None:
     assert sorted(scale_names().values()) == experiment.scales("mlp_depth")
     words = ["sweep=mlp_depth", "scale=smoke", "task.width=7", "data=mnist5k", "optimizer=adam", "seed=4"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+    with hydra_loader() as loader:
         for overrides in ([], words):
             config = loader.load_configuration("run", overrides, RunMode.MULTIRUN)
             assert scales_by_comparison(loader, config, "mlp_depth") == scale_names()
@@ -276,6 +275,7 @@ def test_what_the_figure_varies_and_where_a_run_was_made_is_no_matter_of_the_sca
     assert collected(tmp_path)["scale"].tolist() == ["smoke"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_with_a_changed_setting_are_drawn_under_the_id_of_their_comparison(
     settings: Resolve, tmp_path: Path
 ) -> None:
@@ -369,6 +369,7 @@ def test_other_numbers_give_another_figure(template: Template, tmp_path: Path) -
     assert pictures[0] != pictures[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_scale_in_the_table_has_figures_and_only_limits_them_to_one(template: Template, tmp_path: Path) -> None:
     rows = reaching(template("quick"), {"adam": 4}) + reaching(template("smoke"), {"adam": 4})
     results = write(tmp_path, rows)
@@ -491,6 +492,7 @@ def test_the_published_numbers_fed_as_ours_reproduce_every_claim(template: Templ
     assert orders == [("50 > 22", "50 > 22 (n=1)"), ("50 > 10", "50 > 10 (n=1)"), ("22 > 10", "22 > 10 (n=1)")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_quick_scale_is_compared_in_order_and_never_in_value(template: Template, tmp_path: Path) -> None:
     found = printed(report.write(write(tmp_path, like_the_published(template("quick"))), "mlp_depth"))
     assert len(found) == 3
@@ -498,6 +500,7 @@ def test_the_quick_scale_is_compared_in_order_and_never_in_value(template: Templ
     assert {verdict for _, _, verdict in found.values()} == {"reproduced"}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("other", [{"scale": "smoke"}, {"scale": None, "comparison": "01234567", "width": 512}])
 def test_under_a_scale_that_no_claim_names_nothing_is_judged(other: Row, template: Template, tmp_path: Path) -> None:
     # As 120 steps of a smoke run prove nothing, and a protocol of one's own is not the published one.
@@ -638,20 +641,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def figures_without_torch(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(ROOT / "scripts" / "figures.py"), *words],
+FIGURES = str(ROOT / "scripts" / "figures.py")
+
+
+def test_the_figures_are_redrawn_where_torch_cannot_be_imported(template: Template, tmp_path: Path) -> None:
+    write(tmp_path, reaching(template("quick"), {"fromage": 8, "adam": 4}))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, FIGURES, "mlp_depth", "--results", str(tmp_path), "--scale", "quick"],
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-
-
-def test_the_figures_are_redrawn_where_torch_cannot_be_imported(template: Template, tmp_path: Path) -> None:
-    write(tmp_path, reaching(template("quick"), {"fromage": 8, "adam": 4}))
-    done = figures_without_torch("mlp_depth", "--results", str(tmp_path), "--scale", "quick")
     assert done.returncode == 0, done.stderr
     assert "Fromage trains deeper perceptrons than Adam" in done.stdout
     assert files(tmp_path) == names_of("quick")
@@ -659,12 +661,12 @@ def test_the_figures_are_redrawn_where_torch_cannot_be_imported(template: Templa
 
 
 def test_without_a_table_the_figures_command_says_so(tmp_path: Path) -> None:
-    done = figures_without_torch("--results", str(tmp_path))
+    done = command_lines.answer([FIGURES, "--results", str(tmp_path)])
     assert done.returncode == 0, done.stderr
     assert f"mlp_depth: nothing in {tmp_path}/summaries yet" in done.stdout
 
 
 def test_an_unknown_experiment_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
-    done = figures_without_torch("mlp_depht", "--results", str(tmp_path))
+    done = command_lines.answer([FIGURES, "mlp_depht", "--results", str(tmp_path)])
     assert done.returncode == 2
     assert "experiments=mlp_depht: unknown, allowed are" in done.stderr

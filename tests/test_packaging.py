@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import reltrust
+from runs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11.0", "3.11.14", "3.12.7", "3.13.0", "3.13.9")
 
 
@@ -209,28 +209,45 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.mark.parametrize("where", ["checkout", "wheel"])
-def test_experiments_run_in_spawned_processes_from_a_checkout_and_from_a_wheel(
-    installed: Path, tmp_path: Path, where: str
-) -> None:
-    """Beside somebody else's folder ``experiments``, which is not taken for ours."""
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder with somebody else's folder ``experiments``, which is not to be taken for ours."""
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "__init__.py").write_text("raise ImportError('not ours')")
-    source = installed if where == "wheel" else ROOT / "src"
-    words = ["-m", "scale=smoke", "seed=0,1", "launcher=processes", "launcher.workers=2"]
-    code = "import reltrust, reltrust.experiments.mlp_depth.task as task; print(reltrust.__file__, task.__file__)"
-    for command in (["-m", "reltrust", *words], ["-c", code]):
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(source)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("results/runs/mlp_depth/fromage/*/summary.json"))) == 2
-    assert all(path.startswith(str(installed if where == "wheel" else ROOT)) for path in done.stdout.split())
+    return tmp_path
+
+
+def python(source: Path, folder: Path, *words: str) -> str:
+    env = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}  # what is installed stays as it is
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SPAWN = """
+import multiprocessing, reltrust, reltrust.experiments.mlp_depth.settings
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    spawned = pool.apply(eval, ("__import__('reltrust.experiments.mlp_depth').experiments.mlp_depth.__path__[0]",))
+    subject = reltrust.experiments.mlp_depth.settings.Subject(hidden_layers=3, width=8, init="he")
+    assert pool.apply(getattr, (subject, "slug")) == "depth3"  # as the runs of a sweep go to its processes
+print(reltrust.__file__, reltrust.experiments.mlp_depth.__path__[0], spawned)
+"""
+
+
+@pytest.mark.parametrize("where", ["checkout", "wheel"])
+def test_experiments_are_found_by_spawned_processes_from_a_checkout_and_from_a_wheel(
+    installed: Path, elsewhere: Path, where: str
+) -> None:
+    source, home = (installed, installed) if where == "wheel" else (ROOT / "src", ROOT)
+    found = python(source, elsewhere, "-c", SPAWN).split()
+    assert len(found) == 3
+    assert all(path.startswith(str(home)) for path in found)
+
+
+def test_a_sweep_runs_from_a_wheel(installed: Path, elsewhere: Path) -> None:
+    words = ["-m", "scale=smoke", "seed=0,1", "launcher=processes", "launcher.workers=1"]
+    python(installed, elsewhere, "-m", "reltrust", *words)
+    assert len(list(elsewhere.glob("results/runs/mlp_depth/fromage/*/summary.json"))) == 2
 
 
 def test_the_wheel_has_every_experiment_with_its_published_numbers(installed: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from reltrust.records.identity import comparison_id, run_directory, run_id
 from reltrust.settings import Settings
+from runs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 Resolve = Callable[..., Settings]
 IDS = {  # by scale: of the default run, and of what it may be compared with
     "smoke": (

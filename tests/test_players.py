@@ -1,8 +1,6 @@
 """Tasks of several players, made up: optimizers of their own, clipping, parts of a batch, global generators."""
 
-import os
 import random
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +20,7 @@ from reltrust.records.identity import run_id
 from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.sweeps.plan import plan
-from reltrust.training.program import Program
-from runs import metrics, program_of, record_of, run
+from runs import metrics, program_of, record_of, run, stopped
 
 Resolve = Callable[..., Settings]
 
@@ -132,21 +129,12 @@ def test_a_wrong_setting_of_a_player_is_refused_by_name(settings: Resolve, words
 
 
 @pytest.mark.parametrize("at", [30, 47])
-def test_a_game_that_is_stopped_goes_on_to_the_bit(
-    settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
+def test_a_game_that_is_stopped_goes_on_to_the_bit(settings: Resolve, tmp_path: Path, at: int) -> None:
     words = ["optimizer=adam", "+optimizer.players.generator.target=reltrust.optim.Fromage"]
     whole = game(settings, *words, f"machine.results={tmp_path / 'whole'}")
     assert run(whole) is Status.FINISHED
-    broken, step = game(settings, *words), Program.training_step
-
-    def interrupting(self: Program, number: int, factors: list[float]) -> None:
-        step(self, number, factors)
-        if number + 1 == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Program, "training_step", interrupting)
+    broken = game(settings, *words)
+    with stopped(at):
         assert run(broken) is Status.PREEMPTED
     for generator in (random.random, np.random.rand, lambda: torch.rand(3)):
         generator()  # what else the process does in between

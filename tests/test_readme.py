@@ -1,20 +1,23 @@
 """What the README shows is so."""
 
 import io
+import json
 import re
 import shlex
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import command_lines
 from reltrust import experiment
+from runs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "docs/extending.md", *sorted(ROOT.glob("experiments/*/README.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
@@ -42,17 +45,13 @@ RUNS = [c for c in shown(r"python -m reltrust ") if not c.endswith("--help")]
 @pytest.mark.parametrize(
     "command", [command for command in RUNS if not re.search("two_spirals|experiment=(pi|ring_gan|tiny_lm)", command)]
 )
-def test_every_run_that_is_shown_composes(command: str, tmp_path: Path) -> None:
+def test_every_run_that_is_shown_composes(
+    reltrust: Callable[..., "subprocess.CompletedProcess[str]"], command: str
+) -> None:
     words = shlex.split(command)[3:]
     if any(word.startswith("optimizer=mine") for word in words):
         words = [word.replace("mine", "madam") for word in words]  # the reader's own optimizer
-    answer = subprocess.run(
-        [sys.executable, "-m", "reltrust", *words, "dry_run=true"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    answer = reltrust(*words, "dry_run=true")
     assert answer.returncode == 0, answer.stderr
     assert "start" in answer.stdout
 
@@ -60,9 +59,13 @@ def test_every_run_that_is_shown_composes(command: str, tmp_path: Path) -> None:
 def test_every_script_that_is_shown_exists_and_explains_itself() -> None:
     scripts = {shlex.split(command)[1] for command in shown(r"python (scripts|benchmarks)/")}
     assert scripts
-    for script in scripts:
-        answer = subprocess.run([sys.executable, str(ROOT / script), "--help"], capture_output=True, check=False)
-        assert answer.returncode == 0, answer.stderr
+    asked = json.dumps([[str(ROOT / script), "--help"] for script in sorted(scripts)])
+    answered = subprocess.run(
+        [sys.executable, command_lines.__file__], input=asked, capture_output=True, text=True, check=True
+    )
+    for code, told, error in json.loads(answered.stdout):
+        assert code == 0, error
+        assert "usage: " in told
 
 
 def snippet(containing: str) -> str:
@@ -107,12 +110,7 @@ def test_the_claims_table_is_that_of_the_committed_results(tmp_path: Path) -> No
     archive = subprocess.run(["git", "archive", "HEAD", "results/summaries"], cwd=ROOT, capture_output=True, check=True)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as committed:
         committed.extractall(tmp_path, filter="data")
-    answer = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/claims.py"), "--results", str(tmp_path / "results")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    answer = command_lines.answer([str(ROOT / "scripts/claims.py"), "--results", str(tmp_path / "results")])
     assert answer.stdout.count("|") > 30
     assert answer.stdout in (ROOT / "README.md").read_text()
 

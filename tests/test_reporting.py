@@ -20,8 +20,8 @@ from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, select
 from reltrust.reporting.style import Styles
 from reltrust.reporting.table import load, scales
+from runs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 
 

@@ -1,13 +1,9 @@
 """What a multirun runs: every run is the run that its overrides would be alone, and what is no run's is refused."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -18,40 +14,28 @@ from hydra_plugins.reltrust_plugins.composer import Composer, override_text
 from hydra_plugins.reltrust_plugins.grid_sweeper import GridSweeper
 from reltrust.errors import SettingsError
 from reltrust.records.identity import run_id
-from reltrust.settings import Settings, parse
+from reltrust.settings import Settings
+from runs import hydra_loader, settings_of
 
-ROOT = Path(__file__).resolve().parents[1]
 KEY = "+optimizer.extra"  # a hyperparameter, which may be anything
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _hydra() -> Iterator[None]:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        yield
 
 
 def swept(*arguments: str, grids: Any = None) -> list[Settings]:
     """The settings of the runs of ``-m`` with these arguments, over grids as a YAML file would state them."""
-    loader = GlobalHydra.instance().config_loader()
-    config = loader.load_configuration("run", ["scale=smoke", *arguments], RunMode.MULTIRUN)
-    OmegaConf.set_struct(config, False)
-    if grids is not None:
-        config.sweep = {"grids": grids}
-    sweeper = GridSweeper()
-    context = HydraContext(config_loader=loader, callbacks=Callbacks())
-    sweeper.setup(hydra_context=context, task_function=lambda _: None, config=config)
-    composer = Composer(loader, config)
-    return [composer.settings(overrides) for overrides in sweeper.runs(["scale=smoke", *arguments])]
+    with hydra_loader() as loader:
+        config = loader.load_configuration("run", ["scale=smoke", *arguments], RunMode.MULTIRUN)
+        OmegaConf.set_struct(config, False)
+        if grids is not None:
+            config.sweep = {"grids": grids}
+        sweeper = GridSweeper()
+        context = HydraContext(config_loader=loader, callbacks=Callbacks())
+        sweeper.setup(hydra_context=context, task_function=lambda _: None, config=config)
+        composer = Composer(loader, config)
+        return [composer.settings(overrides) for overrides in sweeper.runs(["scale=smoke", *arguments])]
 
 
 def alone(*arguments: str) -> Settings:
-    loader = GlobalHydra.instance().config_loader()
-    overrides = ["scale=smoke", "tracking=none", "machine.progress=false", *arguments]
-    config = loader.load_configuration("run", overrides, RunMode.RUN)
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
-    return parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    return settings_of("scale=smoke", "tracking=none", "machine.progress=false", *arguments)
 
 
 def typed(value: Any) -> str:

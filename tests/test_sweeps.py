@@ -11,19 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from reltrust.errors import SettingsError
 from reltrust.records.store import RunRecord, Status, Store
-from reltrust.settings import Settings, parse
+from reltrust.settings import Settings
 from reltrust.sweeps.grids import expand
 from reltrust.sweeps.plan import plan
 from reltrust.sweeps.watch import SweepProgress
+from runs import settings_of
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 Resolve = Callable[..., Settings]
-ROOT = Path(__file__).resolve().parents[1]
 GRIDS = [{"o": "a", "lr": [1, 2], "d": [5, 6]}, {"o": "b", "lr": [3], "d": [5]}]
 
 
@@ -111,11 +109,14 @@ def test_the_progress_of_a_sweep_counts_the_steps_of_those_that_run(
 
 
 @pytest.mark.parametrize("launcher", ["launcher=processes", "launcher=packed", "hydra/launcher=joblib"])
-def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(reltrust: Call, tmp_path: Path, launcher: str) -> None:
-    packed = launcher == "launcher=packed"
+def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(
+    reltrust: Call, reltrust_process: Call, tmp_path: Path, launcher: str
+) -> None:
+    packed, joblib = launcher == "launcher=packed", "joblib" in launcher
     words = ["sweep=mlp_depth", "scale=smoke", launcher]
+    words += [] if joblib else ["launcher.workers=1"]  # several processes are those of the next tests
     words += ["launcher.require_packing=true"] if packed else []  # whether it pays is no matter here
-    first = reltrust(*words)
+    first = reltrust_process(*words) if joblib else reltrust(*words)  # joblib keeps the processes that it has started
     assert first.returncode == 0, first.stderr
     assert "6/6 runs, 6 finished" in first.stderr
     table = tmp_path / "results/summaries/mlp_depth.csv"
@@ -136,9 +137,7 @@ def test_what_the_sweeper_checks_is_what_hydra_then_runs(reltrust: Call, tmp_pat
         recorded = json.loads((path / "provenance.json").read_text())["id"]
         _, lr, *_ = path.name.split("-lr")
         overrides = ["scale=smoke", f"optimizer={path.parent.name}", f"optimizer.lr={lr.split('-seed')[0]}"]
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            config = compose("run", overrides=[*overrides, "task.hidden_layers=3"])
-        composed = parse(OmegaConf.to_container(config, resolve=True))
+        composed = settings_of(*overrides, "task.hidden_layers=3")
         assert Store("anywhere").record(composed).path.name.endswith(recorded[:8])
     assert len(list(tmp_path.glob("results/runs/*/*/*"))) == 4
 
@@ -151,8 +150,10 @@ def test_one_number_written_in_two_ways_is_one_run(reltrust: Call) -> None:
 
 @pytest.mark.parametrize("launcher", ["serial", "processes", "packed"])
 def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
-    reltrust: Call, tmp_path: Path, launcher: str
+    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     # A target that exists for the settings and fails in the run: at its second step, for one is tried before.
     (tmp_path / "mine.py").write_text(
         "import torch, pathlib\n"
@@ -167,8 +168,10 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     words = (
         "-m", "scale=smoke", "optimizer=sgd", "optimizer.name=mine", "optimizer.target=mine.Mine",
         "optimizer.lr=0.1,0.02,0.03", f"launcher={launcher}",
+        *(["launcher.workers=2"] if launcher == "processes" else []),
+        *(["launcher.workers=1"] if launcher == "packed" else []),
     )  # fmt: skip
-    answer = reltrust(*words, PYTHONPATH=str(tmp_path))
+    answer = reltrust(*words)
     assert answer.returncode == 1
     assert "1 of 3 runs failed" in answer.stderr
     assert "ZeroDivisionError: as planned" in answer.stderr
@@ -178,7 +181,7 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     assert statuses == ["finished", "finished", "failed"]
 
     (tmp_path / "broken").unlink()
-    again = reltrust(*words, PYTHONPATH=str(tmp_path))
+    again = reltrust(*words)
     assert again.returncode == 0, again.stderr
     assert "2 finished, 1 run again" in again.stderr or "1 run again, 2 finished" in again.stderr
     assert len(list(tmp_path.glob("results/summaries/mlp_depth.csv"))) == 1
@@ -218,15 +221,18 @@ def test_what_only_the_machine_can_refuse_is_refused_once_and_before_anything_st
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("launcher", ["processes", "packed", "packed launcher.workers=1"])
+@pytest.mark.parametrize("workers", ["launcher.workers=2", "launcher.workers=1"])
 def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
-    reltrust: Call, tmp_path: Path, launcher: str
+    reltrust: Call, tmp_path: Path, workers: str
 ) -> None:
     kinds = ("task.hidden_layers=2,3", "seed=0,1")  # two packs
-    long = ("training.steps=4000", "training.log_every=200", "training.evaluate_every=4000")
-    words = ("-m", "scale=smoke", *long, *kinds, *f"launcher={launcher}".split())
+    long = ("training.steps=1500", "training.log_every=20", "training.evaluate_every=1500")
+    words = ("-m", "scale=smoke", *long, *kinds, "launcher=packed")
     sweep = subprocess.Popen(
-        [sys.executable, "-m", "reltrust", *words], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", "reltrust", *words, workers],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
         assert sweep.poll() is None
@@ -240,7 +246,7 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     assert not any(record.is_busy for record in records)
     assert {record.status for record in records} == {Status.PREEMPTED}  # at least one of them had begun
     assert all(record.checkpoint_path.exists() for record in records)
-    again = reltrust(*words)
+    again = reltrust(*words, "launcher.workers=1")
     assert again.returncode == 0, again.stderr
     assert {record.status for record in Store(tmp_path / "results").records()} == {Status.FINISHED}
     assert len(list(Store(tmp_path / "results").records())) == 4

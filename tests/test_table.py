@@ -15,11 +15,10 @@ from reltrust.records.summaries import collect
 from reltrust.reporting.report import load_report
 from reltrust.reporting.table import load
 from reltrust.settings import Settings
-from runs import record_of
+from runs import ROOT, begun, record_of
 
 Resolve = Callable[..., Settings]
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
-ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "results" / "summaries" / "mlp_depth.csv"
 
 
@@ -84,9 +83,7 @@ def test_the_committed_table_is_read_as_it_always_was() -> None:
 
 
 def finish(settings: Settings) -> Path | None:
-    record = record_of(settings)
-    record.begin(settings, "cpu")
-    record.end(Status.FINISHED, {"steps": 120, "train_loss": 0.1, "train_accuracy": 0.5})
+    begun(settings).end(Status.FINISHED, {"steps": 120, "train_loss": 0.1, "train_accuracy": 0.5})
     return collect(settings.machine.results, "mlp_depth", {})
 
 

@@ -20,11 +20,12 @@ from PIL import Image
 from reltrust.packing import runner as pack_runner
 from reltrust.packing import size as pack_size
 from reltrust.records import tracking, uploading
-from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.store import RunRecord, Status
 from reltrust.records.tracking import NoTracker, open_tracker, replay
 from reltrust.records.uploading import Upload
 from reltrust.settings import Settings, Tracking
 from reltrust.sweeps.plan import plan
+from runs import begun
 
 Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,6 +44,7 @@ def _no_wandb_of_another_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "0.1")
+    monkeypatch.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "0.1")
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
@@ -79,12 +81,6 @@ def status(folder: Path) -> str:
 
 def watched(mode: str, seconds: float = 60.0) -> Tracking:
     return Tracking(mode=mode, project="reltrust", entity=None, timeout_seconds=seconds)  # type: ignore[arg-type]
-
-
-def begun(settings: Settings) -> RunRecord:
-    record = Store(settings.machine.results).record(settings)
-    record.begin(settings, "cpu")
-    return record
 
 
 def log_rows(record: RunRecord, tracker: tracking.Tracker, *steps: int) -> None:
@@ -206,9 +202,11 @@ class Clock:
 # --- offline ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_single_run_is_kept_for_wandb_offline_by_default(reltrust: Call, service: Service, tmp_path: Path) -> None:
+def test_a_single_run_is_kept_for_wandb_offline_by_default(
+    reltrust_process: Call, service: Service, tmp_path: Path
+) -> None:
     """The client's reports on itself were sent all the same, and a sick service held up the end of the process."""
-    answer = reltrust(*RUN)
+    answer = reltrust_process(*RUN)
     assert answer.returncode == 0, answer.stderr
     (folder,) = folders(tmp_path / "results")
     assert steps(folder) == [30, 60, 90, 120]
@@ -463,14 +461,15 @@ def test_an_upload_ends_with_a_run_that_is_killed(settings: Resolve, service: Se
     chosen = settings()
     record = begun(chosen)
     code = f"""
-import psutil
+import os, psutil
 from pathlib import Path
 from reltrust.records.store import RunRecord
 from reltrust.records.tracking import open_tracker
 from reltrust.settings import Tracking
 tracking = Tracking(mode="wandb", project="reltrust", entity=None, timeout_seconds=60.0)
 tracker = open_tracker(RunRecord(Path({str(record.path)!r})), tracking, {chosen.machine.results!r})
-(upload,) = (child.pid for child in psutil.Process().children() if "reltrust.records.uploading" in child.cmdline())
+running = [one.info for one in psutil.process_iter(["pid", "ppid", "cmdline"]) if one.info["ppid"] == os.getpid()]
+(upload,) = (one["pid"] for one in running if "reltrust.records.uploading" in (one["cmdline"] or ()))
 print(upload, flush=True)
 input()
 """

@@ -1,10 +1,6 @@
-"""The loop: the same numbers every time, also after an interruption; divergence is a result."""
+"""The loop: the same numbers every time; divergence is a result. What is stopped and goes on is in test_resume.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,16 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from reltrust.records import checkpoint
 from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.training.program import Program
 from reltrust.training.trainer import Stopwatch
-from runs import metrics, program_of, record_of, run
+from runs import OPTIMIZERS, metrics, program_of, record_of, run, settings_of
 
 Resolve = Callable[..., Settings]
 GOLDEN = Path(__file__).parent / "golden" / "first_losses.json"
-OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd"]
 
 
 def test_a_run_leaves_a_whole_record(settings: Resolve) -> None:
@@ -68,54 +62,6 @@ def test_another_seed_gives_other_metrics(settings: Resolve) -> None:
     run(first)
     run(second)
     assert metrics(first) != metrics(second)
-
-
-@pytest.mark.parametrize("optimizer", ["sgd_momentum", "adam", "fromage", "madam"])
-@pytest.mark.parametrize("stop_at", [30, 47])
-def test_a_run_that_is_asked_to_stop_goes_on_as_if_undisturbed(
-    settings: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, stop_at: int
-) -> None:
-    whole = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / 'whole'}")
-    run(whole)
-
-    broken = settings(f"optimizer={optimizer}", f"machine.results={tmp_path / 'broken'}")
-    step = Program.training_step
-
-    def interrupting(self: Program, number: int, factors: list[float]) -> None:
-        step(self, number, factors)
-        if number + 1 == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Program, "training_step", interrupting)
-    assert run(broken) is Status.PREEMPTED
-    assert record_of(broken).status is Status.PREEMPTED
-    assert torch.load(record_of(broken).checkpoint_path)["state"]["step"] == stop_at
-    monkeypatch.setattr(Program, "training_step", step)
-    assert run(broken) is Status.FINISHED
-
-    assert metrics(broken) == metrics(whole)
-    assert not record_of(broken).checkpoint_path.exists()
-    assert len(record_of(broken).provenance["attempts"]) == 2
-
-
-def test_a_killed_process_loses_nothing_but_the_time_since_its_checkpoint(settings: Resolve, tmp_path: Path) -> None:
-    words = ["scale=smoke", "tracking=none", "training.steps=3000", "schedule.every=750", "training.evaluate_every=300"]
-    chosen = settings(*words, f"machine.results={tmp_path / 'results'}")
-    command = [sys.executable, "-m", "reltrust", *words, "machine.checkpoint_minutes=0.001"]
-    process = subprocess.Popen(command, cwd=tmp_path)
-    record = record_of(chosen)
-    while not record.checkpoint_path.exists():
-        assert process.poll() is None, "the run ended before its first checkpoint"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert record.status is Status.RUNNING
-    assert not record.is_busy
-
-    assert run(chosen) is Status.FINISHED
-    whole = settings(*words, f"machine.results={tmp_path / 'whole'}")
-    run(whole)
-    assert metrics(chosen) == metrics(whole)
 
 
 def test_a_non_finite_loss_ends_the_run_as_diverged_at_its_step(
@@ -186,26 +132,6 @@ def test_the_clock_stands_still_during_evaluation(monkeypatch: pytest.MonkeyPatc
     assert clock.lap() == pytest.approx(4.0)
 
 
-def test_a_signal_handler_of_others_is_called_and_put_back(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[int] = []
-    earlier = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-    step = Program.training_step
-
-    def interrupting(self: Program, number: int, factors: list[float]) -> None:
-        step(self, number, factors)
-        if number == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Program, "training_step", interrupting)
-    try:
-        assert run(settings()) is Status.PREEMPTED
-        assert heard == [signal.SIGTERM]
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert heard == [signal.SIGTERM] * 2
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
 def test_a_run_works_outside_the_main_thread_where_no_signal_arrives(settings: Resolve) -> None:
     statuses: list[Status] = []
     chosen = settings()
@@ -213,23 +139,6 @@ def test_a_run_works_outside_the_main_thread_where_no_signal_arrives(settings: R
     thread.start()
     thread.join()
     assert statuses == [Status.FINISHED]
-
-
-def test_a_checkpoint_brings_the_random_numbers_back(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, {"step": 3})
-    expected = torch.rand(5)
-    assert checkpoint.load(path) == {"step": 3}
-    assert torch.equal(torch.rand(5), expected)
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, {"step": 3})
-    with pytest.raises(checkpoint.StateError):
-        checkpoint.save(path, {"step": lambda: None})
-    assert checkpoint.load(path) == {"step": 3}
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def first_losses(settings: Settings, steps: int = 20) -> list[float]:
@@ -252,14 +161,6 @@ def test_the_first_losses_are_the_golden_ones(settings: Resolve, optimizer: str)
 
 
 if __name__ == "__main__":
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from reltrust.settings import parse
-
-    losses = {}
-    with initialize_config_dir(str(Path(__file__).parents[1] / "configs"), version_base="1.3"):
-        for name in OPTIMIZERS:
-            config = compose("run", overrides=["scale=quick", f"optimizer={name}", "task.hidden_layers=5"])
-            losses[name] = first_losses(parse(OmegaConf.to_container(config, resolve=True)))
+    chosen = {name: settings_of("scale=quick", f"optimizer={name}", "task.hidden_layers=5") for name in OPTIMIZERS}
+    losses = {name: first_losses(settings) for name, settings in chosen.items()}
     GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")

@@ -227,10 +227,18 @@ KINDS = [
 
 
 def each(kinds: Iterable[Kind]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("make", kinds, ids=lambda kind: kind.name)
+    return pytest.mark.parametrize("make", list(kinds), ids=lambda kind: kind.name)
 
 
 EACH = each(KINDS)
+# What the driver does is the same for all that share a rule, and what a constructor does for all of a class.
+EACH_RULE = each(
+    kind
+    for kind in KINDS
+    if kind.name in ("fromage", "fromage_p_bound", "madam", "integer_madam_12bit", "novograd_averaging", "signsgd")
+)
+ONE_OF_EACH_CLASS = list({kind.optimizer: kind for kind in reversed(KINDS)}.values())[::-1]
+EACH_CLASS = each(ONE_OF_EACH_CLASS)
 
 
 # --- parameters and gradients ----------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from . import distributed_worker as worker
 pytestmark = pytest.mark.xdist_group("distributed")  # one pair of processes for all tests
 
 EACH = pytest.mark.parametrize("optimizer", worker.OPTIMIZERS)
+EACH_DIFFERENT = pytest.mark.parametrize("optimizer", worker.DIFFERENT)
+EACH_SHARDED = pytest.mark.parametrize(("mesh", "optimizer"), worker.SHARDED)
 EACH_WITH_MOMENTS = pytest.mark.parametrize("optimizer", worker.HAVE_MOMENTS)
 LEVELS = pytest.mark.parametrize("levels", worker.LEVELS)
 MOMENTS = {"level", "exp_avg", "exp_avg_rms"}
@@ -92,15 +94,13 @@ def test_the_shards_are_uneven_and_of_the_last_layer_one_process_holds_nothing(r
     assert all(second[:-2])
 
 
-@EACH
-@pytest.mark.parametrize("mesh", worker.MESHES)
+@EACH_SHARDED
 def test_fully_sharded_training_equals_that_of_one_process(runs: Runs, mesh: str, optimizer: str) -> None:
     for result in runs.of(f"fully sharded, {mesh}, {optimizer}"):
         assert_trained_alike(result, alone(optimizer))
 
 
-@EACH
-@pytest.mark.parametrize("mesh", worker.MESHES)
+@EACH_SHARDED
 def test_elementwise_state_is_sharded_like_its_parameter_and_single_numbers_are_plain(
     runs: Runs, mesh: str, optimizer: str
 ) -> None:
@@ -110,7 +110,7 @@ def test_elementwise_state_is_sharded_like_its_parameter_and_single_numbers_are_
             assert layout == ("like the parameter" if name.split(":")[1] in MOMENTS else "Tensor []"), name
 
 
-@EACH
+@EACH_DIFFERENT
 def test_clipped_gradients_of_shards_train_like_those_of_one_process(runs: Runs, optimizer: str) -> None:
     expected = alone(optimizer, max_norm=worker.CLIP)
     assert all(norm > worker.CLIP for norm in expected["grad_norms"])
@@ -120,7 +120,7 @@ def test_clipped_gradients_of_shards_train_like_those_of_one_process(runs: Runs,
         assert_trained_alike(result, expected)
 
 
-@EACH
+@EACH_DIFFERENT
 @pytest.mark.parametrize("bucket_views", [False, True])
 def test_data_parallel_training_equals_that_of_one_process_on_whole_batches(
     runs: Runs, bucket_views: bool, optimizer: str
@@ -150,7 +150,7 @@ def test_a_distributed_checkpoint_continues_to_the_bit(runs: Runs, optimizer: st
         assert_trained_alike(result["continued"], alone(optimizer))
 
 
-@EACH
+@EACH_DIFFERENT
 def test_a_distributed_checkpoint_of_the_optimizer_read_after_the_weights_continues_to_the_bit(
     runs: Runs, optimizer: str
 ) -> None:
@@ -164,7 +164,7 @@ def test_a_state_of_whole_tensors_continues_to_the_bit(runs: Runs, optimizer: st
         assert_continues(result)
 
 
-@EACH
+@EACH_DIFFERENT
 def test_a_sharded_state_dict_continues_to_the_bit(runs: Runs, optimizer: str) -> None:
     for result in runs.of(f"restored, own state_dict, {optimizer}"):
         assert_continues(result)

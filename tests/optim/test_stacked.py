@@ -1,6 +1,7 @@
 """Stacked parameters: K networks in one optimizer, each as if it were alone."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from reltrust.optim import LARS, Fromage, IntegerMadam, Madam, NovoGrad, SignSGD
 
+from .internals import use_sizes
+
 MEMBERS, STEPS = 5, 100
-SHAPES = [(7, 6), (7,), (3, 2, 2), (1,), (300, 200)]  # the last one is updated in slices of members
+SHAPES = [(7, 6), (7,), (3, 2, 2), (1,), (30, 20)]
 
 # For each optimizer the hyperparameters of five members.
 LRS = [0.1, 0.03, 0.01, 0.003, 0.001]
@@ -72,8 +75,9 @@ def gradients(step: int) -> list[list[Tensor]]:
 
 @pytest.mark.parametrize(("cls", "fixed", "own"), CASES, ids=IDS)
 def test_a_stack_moves_each_member_as_if_it_were_alone(
-    cls: Callable[..., Any], fixed: dict[str, Any], own: dict[str, list[Any]]
+    cls: Callable[..., Any], fixed: dict[str, Any], own: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    use_sizes(monkeypatch, 2**15, 2 * math.prod(SHAPES[-1]))  # the last one is updated in slices of two members
     alone = [[p.clone() for p in member] for member in drawn(0)]
     optimizers = [
         cls(member, **fixed, **{key: values[k] for key, values in own.items()}) for k, member in enumerate(alone)
@@ -98,6 +102,7 @@ def test_a_stack_moves_each_member_as_if_it_were_alone(
                 assert optimizer.state[stack][key].dtype == value.dtype
 
 
+@pytest.mark.capability
 @pytest.mark.parametrize(("cls", "fixed", "own"), CASES, ids=IDS)
 def test_a_stack_of_stacks_moves_as_the_stacks_in_it_do(
     cls: Callable[..., Any], fixed: dict[str, Any], own: dict[str, list[Any]]
@@ -143,6 +148,7 @@ def test_a_stack_goes_on_from_its_saved_state_to_the_bit(
         assert torch.equal(a, b)
 
 
+@pytest.mark.capability
 def test_a_member_without_finite_numbers_does_not_disturb_the_others() -> None:
     for cls, fixed, own in CASES:
         params = [[torch.stack(tensors) for tensors in zip(*drawn(0), strict=True)] for _ in range(2)]

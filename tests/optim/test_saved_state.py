@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from reltrust.optim import SignSGD
 
 from .kinds import (
-    DTYPES,
     EACH,
+    EACH_CLASS,
+    EACH_RULE,
     KINDS,
     SHARED,
     Kind,
@@ -30,22 +31,15 @@ from .kinds import (
 )
 
 
-def by_deepcopy(state: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy(state)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("carry", [by_deepcopy, by_file])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @EACH
-def test_a_saved_optimizer_continues_bit_for_bit(
-    make: Kind, carry: Callable[..., dict[str, Any]], dtype: torch.dtype
-) -> None:
+def test_a_saved_optimizer_continues_bit_for_bit(make: Kind, dtype: torch.dtype) -> None:
     params = parameters(dtype=dtype)
     optimizer = make(params, lr=0.02)
     take_steps(optimizer, range(5))
     continued = copies(params)
     restored = make(continued, lr=0.5)
-    restored.load_state_dict(carry(optimizer.state_dict()))
+    restored.load_state_dict(by_file(optimizer.state_dict()))
     for step in range(5, 10):
         take_steps(optimizer, [step])
         take_steps(restored, [step])
@@ -55,7 +49,7 @@ def test_a_saved_optimizer_continues_bit_for_bit(
     assert same(before.values(), after.values())
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
 @EACH
 def test_state_has_its_own_dtype_whatever_that_of_the_parameters_and_keeps_it(make: Kind, dtype: torch.dtype) -> None:
     params = parameters(dtype=dtype)
@@ -73,7 +67,7 @@ def test_state_has_its_own_dtype_whatever_that_of_the_parameters_and_keeps_it(ma
             take_steps(opt, [2])
 
 
-@EACH
+@EACH_RULE
 def test_state_comes_into_being_at_the_first_step_of_each_parameter(make: Kind) -> None:
     params = parameters()
     optimizer = make(params)
@@ -87,7 +81,7 @@ def test_state_comes_into_being_at_the_first_step_of_each_parameter(make: Kind) 
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-@EACH
+@EACH_RULE
 def test_to_look_at_the_state_of_a_parameter_changes_nothing(make: Kind, stacked: bool) -> None:
     looked_at, left_alone = parameters(), parameters()
     optimizers = [make(params, foreach=stacked) for params in (looked_at, left_alone)]
@@ -102,7 +96,7 @@ def test_to_look_at_the_state_of_a_parameter_changes_nothing(make: Kind, stacked
         assert same(looked_at, left_alone)
 
 
-@each([kind for kind in KINDS if kind.state])
+@each(kind for kind in KINDS if kind.state)
 def test_the_state_that_is_saved_is_what_makes_it_continue(make: Kind) -> None:
     params = parameters()
     optimizer = make(params)
@@ -115,7 +109,7 @@ def test_the_state_that_is_saved_is_what_makes_it_continue(make: Kind) -> None:
     assert not same(params, continued)
 
 
-@EACH
+@EACH_RULE
 def test_a_copied_optimizer_and_its_copied_parameters_continue_alike(make: Kind) -> None:
     params = parameters()
     optimizer = make(params)
@@ -194,7 +188,7 @@ def test_an_optimizer_pickled_before_some_keywords_existed_continues_with_their_
 
 
 @pytest.mark.parametrize("carry", [by_pickle, None], ids=["pickle", "state_dict"])
-@EACH
+@EACH_CLASS
 def test_a_subclass_that_hands_keywords_on_continues_an_older_state_too(
     make: Kind, carry: Callable[[Optimizer], Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +221,7 @@ def test_a_subclass_that_hands_keywords_on_continues_an_older_state_too(
 
 
 @pytest.mark.parametrize("stacked_dims", [0, 1])
-@each([kind for kind in KINDS if kind.state])
+@each(kind for kind in KINDS if kind.state)
 def test_a_state_of_one_number_a_tensor_may_be_a_number(make: Kind, stacked_dims: int) -> None:
     """As the count of steps is in the state dicts of other libraries."""
     shapes = [(2, 3), (2, 3), (2,)]
@@ -250,7 +244,7 @@ def test_a_state_of_one_number_a_tensor_may_be_a_number(make: Kind, stacked_dims
     assert [x.shape for x in found.values()] == [x.shape for x in expected.values()]
 
 
-@each([kind for kind in KINDS if kind.name == "fromage_p_bound"])
+@each(kind for kind in KINDS if kind.name == "fromage_p_bound")
 def test_a_bound_that_is_taken_away_leaves_tensors_with_its_state_beside_others_without(make: Kind) -> None:
     params, alone = parameters(), parameters()
     optimizer, other = make(params), make(alone, p_bound=None)
@@ -264,7 +258,7 @@ def test_a_bound_that_is_taken_away_leaves_tensors_with_its_state_beside_others_
     assert same(params, alone)
 
 
-@EACH
+@EACH_RULE
 def test_a_hook_may_rewrite_the_state_dict_that_is_loaded(make: Kind) -> None:
     params = parameters()
     optimizer = make(params)
@@ -285,7 +279,7 @@ def test_a_hook_may_rewrite_the_state_dict_that_is_loaded(make: Kind) -> None:
     assert same(params, continued)
 
 
-@EACH
+@EACH_RULE
 def test_a_state_dict_of_other_groups_is_refused(make: Kind) -> None:
     params = parameters()
     state = make(params).state_dict()
@@ -295,7 +289,7 @@ def test_a_state_dict_of_other_groups_is_refused(make: Kind) -> None:
         make(params[1:]).load_state_dict(state)
 
 
-@EACH
+@EACH_RULE
 def test_parameters_that_are_given_with_names_are_saved_with_them(make: Kind) -> None:
     net = nn.Linear(3, 2)
     optimizer = make(net.named_parameters())
