@@ -19,11 +19,9 @@ from reltrust.errors import SettingsError
 from reltrust.models.linear_cross_entropy import linear_cross_entropy
 from reltrust.models.transformer import TransformerLM, generate
 from reltrust.optim import lns
-from reltrust.records.store import RunRecord, Status, Store
-from reltrust.run import run as run_planned
+from reltrust.records.store import Status
 from reltrust.settings import Settings
-from reltrust.sweeps.plan import plan
-from reltrust.training.program import Program
+from runs import metrics, record_of, run, stopped
 
 Resolve = Callable[..., Settings]
 WORDS = 60
@@ -48,15 +46,6 @@ def small(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """Settings of a small model on a small text."""
     monkeypatch.setattr(text, "load", lambda name, root, device=None: a_text())
     return lambda *words: settings(*SMALL, *words)
-
-
-def run(settings: Settings) -> Status:
-    (planned,) = plan([settings])
-    return run_planned(planned)
-
-
-def record_of(settings: Settings) -> RunRecord:
-    return Store(settings.machine.results).record(settings)
 
 
 def model_of(**changes: Any) -> TransformerLM:
@@ -291,28 +280,14 @@ def test_a_run_learns_and_writes_a_sample_at_each_evaluation(small: Resolve) -> 
 
 
 @pytest.mark.parametrize("optimizer", ["fromage", "madam", "integer_madam"])
-def test_a_run_that_is_stopped_goes_on_to_the_bit(
-    small: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
+def test_a_run_that_is_stopped_goes_on_to_the_bit(small: Resolve, tmp_path: Path, optimizer: str) -> None:
     """With dropout, between two evaluations, and with what was best before."""
     whole, broken = (small(f"optimizer={optimizer}", f"machine.results={tmp_path / name}") for name in ("a", "b"))
     assert run(whole) is Status.FINISHED
-    training_step = Program.training_step
-
-    def stopping(self: Program, step: int, factors: Any) -> None:
-        training_step(self, step, factors)
-        if step == 14:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Program, "training_step", stopping)
+    with stopped(15):
         assert run(broken) is Status.PREEMPTED
     assert run(broken) is Status.FINISHED
-    rows = [[{**row, "seconds": 0} for row in record_of(one).metrics] for one in (whole, broken)]
-    assert rows[0] == rows[1]
+    assert metrics(whole) == metrics(broken)
 
 
 @pytest.mark.parametrize(("bits", "levels"), [(12, 4096), (10, 1024), (8, 256)])

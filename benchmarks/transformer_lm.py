@@ -1,0 +1,153 @@
+"""A training step of the language model at its published size, against the literal published loop, in one process.
+
+The published loop: nn.TransformerEncoder, log-softmax and negative likelihood of all 33,278 words, ``.item()`` at every
+step, gradients clipped at 0.25 and torch's SGD as it comes. Each repeat times a stretch of one and then of the other,
+so that what disturbs the machine meets both. Memory is the highest that a process of its own reaches, above its
+imports, parameters, gradients and optimizer state. Words are random: the cost of a step does not depend on them.
+
+    python benchmarks/transformer_lm.py                      # the table
+    python benchmarks/transformer_lm.py --threads 2 --repeats 9
+"""
+
+import argparse
+import math
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import torch
+from reltrust.experiments.transformer_lm.task import LanguageModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reltrust.data.text import TextData
+from reltrust.models.transformer import TransformerLM, sinusoids
+from reltrust.settings import Trainer
+from reltrust.training.program import Program
+
+VOCABULARY, WIDTH, LAYERS, HEADS, DROPOUT, BPTT, BATCH, LR, CLIP = 33_278, 200, 2, 2, 0.2, 35, 20, 1.0, 0.25
+STEPS = 4  # of a stretch
+Loop = Callable[[int], None]  # makes so many steps
+
+
+def words(device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(VOCABULARY, (BATCH * (BPTT * 50 + 1),), generator=generator).to(device)
+
+
+def literal_loop(device: torch.device) -> tuple[Loop, int]:
+    """The published loop, and the bytes of its parameters, gradients and optimizer state."""
+    rows = words(device).view(BATCH, -1).t().contiguous()
+    embedding = nn.Embedding(VOCABULARY, WIDTH).to(device)
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, DROPOUT)
+    encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).to(device)
+    decoder = nn.Linear(WIDTH, VOCABULARY).to(device)
+    dropout, positions = nn.Dropout(DROPOUT), sinusoids(BPTT, WIDTH)[:, None].to(device)
+    model = nn.ModuleList([embedding, encoder, decoder])
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    step = 0
+
+    def train(steps: int) -> None:
+        nonlocal step
+        for _ in range(steps):
+            start, step = step % 50 * BPTT, step + 1
+            data, targets = rows[start : start + BPTT], rows[start + 1 : start + 1 + BPTT].reshape(-1)
+            optimizer.zero_grad()
+            mask = nn.Transformer.generate_square_subsequent_mask(len(data)).to(device)
+            hidden = encoder(dropout(embedding(data) * math.sqrt(WIDTH) + positions), mask)
+            shares = F.log_softmax(decoder(hidden), dim=-1).view(-1, VOCABULARY)
+            loss = F.nll_loss(shares, targets)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            loss.item()
+
+    return train, 2 * sum(p.nbytes for p in model.parameters())
+
+
+def our_loop(device: torch.device) -> tuple[Loop, int]:
+    """The trainer's program on the same batches, and the same bytes."""
+    tokens = words(device)
+    data = TextData(tokens, tokens, tokens, tuple(map(str, range(VOCABULARY))))
+    model = TransformerLM(
+        VOCABULARY, width=WIDTH, layers=LAYERS, heads=HEADS, hidden=WIDTH, dropout=DROPOUT, context=BPTT
+    ).to(device)
+    task = LanguageModel(data, model, batch_size=BATCH, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, fused=True)
+    program = Program(task, [optimizer], 10**6, Trainer(precision="fp32"), [CLIP])
+    step = 0
+
+    def train(steps: int) -> None:
+        nonlocal step
+        for _ in range(steps):
+            program.training_step(step, [1.0])
+            step += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return train, 2 * sum(p.nbytes for p in model.parameters())
+
+
+def peak_bytes(
+    make: Callable[[torch.device], tuple[Loop, int]], name: str, answer: "multiprocessing.Queue[int]"
+) -> None:
+    """In a process of its own: the highest memory of three steps above imports, parameters, gradients and state."""
+    device = torch.device(name)
+    torch.set_num_threads(1)
+    before = resident("VmRSS")
+    loop, known = make(device)
+    loop(3)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM") - before
+    answer.put(peak - known)
+
+
+def resident(key: str) -> int:
+    """VmRSS: bytes of memory that this process has now; VmHWM: the most that it ever had. Linux only."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+
+    loops = {"literal": literal_loop, "ours": our_loop}
+    trains = {name: make(device)[0] for name, make in loops.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for train in trains.values():
+        train(STEPS)
+    for _ in range(arguments.repeats):
+        for name, train in trains.items():
+            started = time.perf_counter()
+            train(STEPS)
+            seconds[name].append((time.perf_counter() - started) / STEPS)
+    context, peaks = multiprocessing.get_context("spawn"), {}
+    for name, make in loops.items():
+        answer: multiprocessing.Queue[int] = context.Queue()
+        process = context.Process(target=peak_bytes, args=(make, arguments.device, answer))
+        process.start()
+        peaks[name] = answer.get()
+        process.join()
+
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
+    print(f"{date.today()}, torch {torch.__version__}, {where}, {arguments.threads} threads, n={arguments.repeats}\n")
+    print("| loop | ms a step | words a second | ratio to the literal loop | MB above parameters, gradients, state |")
+    print("|---|---|---|---|---|")
+    for name, own in seconds.items():
+        ratios = sorted(first / second for first, second in zip(seconds["literal"], own, strict=True))
+        ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        median = statistics.median(own)
+        print(f"| {name} | {1000 * median:.0f} | {BATCH * BPTT / median:.0f} | {ratio} | {peaks[name] / 2**20:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
