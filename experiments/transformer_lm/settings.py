@@ -74,21 +74,15 @@ class Subject:
         )
 
     def build(self, settings: Settings, device: "torch.device") -> "LanguageModel":
-        import torch
-
         from reltrust.data import text
 
         from .task import LanguageModel
 
         assert settings.data is not None
         _, _, training = settings.trained
-        data = text.load(settings.data.name, settings.machine.data, device)
-        with torch.random.fork_rng():  # what dropout draws does not depend on the model's size
-            torch.manual_seed(settings.seed)
-            model = self.model(len(data.vocabulary)).to(device)
         return LanguageModel(
-            data,
-            model,
+            text.load(settings.data.name, settings.machine.data, device),
+            self.model,
             batch_size=training.batch_size,
             seed=settings.seed,
             parts=settings.trainer.accumulate,

@@ -1,6 +1,7 @@
 """The language model benchmark: a transformer learns to predict the next word of running text."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,22 @@ class LanguageModel:
     context; an epoch ends with what is left of them. The model knows nothing of the rows before.
 
     Args:
-        data: tokens, on the device of the model.
+        data: tokens, on the device to train on.
+        make_model: draws a model for a vocabulary of this size from torch's global generator.
         parts: of the columns, see :class:`~reltrust.experiment.Player`.
-        seed: draws the samples.
+        seed: draws the initial weights and the samples.
 
     Source: section 5 of arXiv 2002.03432 (the WikiText-2 transformer).
     """
 
-    def __init__(self, data: TextData, model: TransformerLM, *, batch_size: int, seed: int, parts: int = 1) -> None:
-        self.data, self.model, self.parts, self.seed = data, model, parts, seed
-        self.bptt = len(model.positions)
+    def __init__(
+        self, data: TextData, make_model: Callable[[int], TransformerLM], *, batch_size: int, seed: int, parts: int = 1
+    ) -> None:
+        self.data, self.parts, self.seed = data, parts, seed
+        with torch.random.fork_rng():  # what dropout draws does not depend on the model's size
+            torch.manual_seed(seed)
+            self.model = make_model(len(data.vocabulary)).to(data.train.device)
+        self.bptt = len(self.model.positions)
         self.train = columns(data.train, batch_size)
         self.steps_per_epoch = math.ceil((len(self.train) - 1) / self.bptt)
         self.module = nn.Module()

@@ -12,7 +12,8 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
     r"""The mean of :math:`-\log \mathrm{softmax}(W x_i + b)_{t_i}` over the rows, in nats: 0-d, in float32 at least.
 
     Equal, up to rounding, to ``F.cross_entropy(F.linear(inputs, weight, bias), targets)``. Logits are computed for some
-    rows at a time, and their gradient in the same pass, so that only those of one chunk are ever there.
+    rows at a time, and their gradient in the same pass, so that only those of one chunk are ever there. One backward
+    pass takes the gradients; for a second one, or one through them, the loss has to be computed again.
 
     Args:
         inputs: x, (n, d).
@@ -57,9 +58,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     else:
                         grad_w.add_(grads.t() @ x[chunk], alpha=1 / n)
         if differentiated:
-            ctx.save_for_backward(grad_x.to(inputs.dtype).div_(n), grad_w, grad_b.div_(n))
+            ctx.grads = (grad_x.to(inputs.dtype).div_(n), grad_w, grad_b.div_(n))
         return loss / n
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return *(grad * grad_outputs[0] for grad in ctx.saved_tensors), None
+        if ctx.grads is None:
+            raise RuntimeError("linear_cross_entropy cannot be differentiated twice: its gradients were given away")
+        grads, ctx.grads = ctx.grads, None  # given away, since a copy would be as large as the weight
+        return *(grad.mul_(grad_outputs[0]) for grad in grads), None
