@@ -133,6 +133,18 @@ def test_a_loss_in_chunks_is_the_loss_of_all_logits(rows: int, chunk: int, monke
         torch.testing.assert_close(linear_cross_entropy(x, weight, bias, targets), expected)
 
 
+def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Regression: an evaluation computed all gradients too, three times the work.
+    x, weight, bias = (torch.randn(shape).requires_grad_() for shape in ((9, 5), (30, 5), (30,)))
+    targets = torch.randint(30, (9,))
+    monkeypatch.setattr(torch, "mm", None)  # the product that a gradient needs
+    with torch.no_grad():
+        linear_cross_entropy(x, weight, bias, targets)
+    linear_cross_entropy(x.detach(), weight.detach(), bias.detach(), targets)
+    with pytest.raises(TypeError):
+        linear_cross_entropy(x, weight, bias, targets)
+
+
 def test_large_logits_give_a_large_loss_and_no_overflow() -> None:
     x, weight = torch.full((2, 1), 1e4), torch.tensor([[1.0], [-1.0]])
     found = linear_cross_entropy(x, weight, torch.zeros(2), torch.tensor([0, 1]))

@@ -73,11 +73,10 @@ class LanguageModel:
 
     def mean_loss(self, tokens: Tensor) -> float:
         """Of every word but each column's first, as the words before it in its sequence predict it; nats."""
-        text, total = columns(tokens, EVALUATION_BATCH), 0.0
-        for start in range(0, len(text) - 1, self.bptt):
-            rows = text[start : start + self.bptt + 1]
-            total += float(self.model.loss(rows[:-1], rows[1:])) * (len(rows) - 1)
-        return total / (len(text) - 1)
+        text = columns(tokens, EVALUATION_BATCH)
+        sequences = [text[start : start + self.bptt + 1] for start in range(0, len(text) - 1, self.bptt)]
+        losses: list[float] = torch.stack([self.model.loss(rows[:-1], rows[1:]) for rows in sequences]).tolist()
+        return sum(loss * (len(rows) - 1) for loss, rows in zip(losses, sequences, strict=True)) / (len(text) - 1)
 
     def sample(self) -> str:
         """What the model writes after the test text's first word."""

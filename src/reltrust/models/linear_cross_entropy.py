@@ -20,14 +20,18 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: 
         weight, bias: W (classes, d) and b (classes,).
         targets: t, int64 (n,).
     """
-    loss: Tensor = _LinearCrossEntropy.apply(inputs, weight, bias, targets)
+    # Not to be known inside of apply: gradients are off there, and needs_input_grad does not say whether they were.
+    differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in (inputs, weight, bias))
+    loss: Tensor = _LinearCrossEntropy.apply(inputs, weight, bias, targets, differentiated)
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        n, differentiated = len(inputs), any(ctx.needs_input_grad)
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, differentiated: bool
+    ) -> Tensor:
+        n = len(inputs)
         dtype = inputs.dtype
         if torch.is_autocast_enabled(inputs.device.type):  # what autocast would do to each product
             dtype = torch.get_autocast_dtype(inputs.device.type)
@@ -35,7 +39,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         x, w, b = inputs.to(dtype), weight.to(dtype), bias.to(dtype)
         with torch.autocast(inputs.device.type, enabled=False):
             loss = inputs.new_zeros((), dtype=exact)
-            grad_x, grad_w, grad_b = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+            if differentiated:
+                grad_x, grad_w, grad_b = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
             rows = min(n, max(1, CHUNK_LOGITS // len(weight)))
             # Two buffers for all chunks: memory that is taken and given back costs more than what is written to it.
             logits_of, log_shares_of = x.new_empty(rows, len(weight)), x.new_empty(rows, len(weight), dtype=exact)
@@ -66,4 +71,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("linear_cross_entropy cannot be differentiated twice: its gradients were given away")
         grads, ctx.grads = ctx.grads, None  # given away, since a copy would be as large as the weight
-        return *(grad.mul_(grad_outputs[0]) for grad in grads), None
+        return *(grad.mul_(grad_outputs[0]) for grad in grads), None, None
