@@ -7,6 +7,7 @@ imports, parameters, gradients and optimizer state. Words are random: the cost o
 
     python benchmarks/transformer_lm.py                      # the table
     python benchmarks/transformer_lm.py --threads 2 --repeats 9
+    python benchmarks/transformer_lm.py --device cuda --compile --precision tf32
 """
 
 import argparse
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from reltrust.experiments.transformer_lm.task import LanguageModel
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,14 +72,17 @@ def literal_loop(device: torch.device) -> tuple[Loop, int]:
     return train, 2 * sum(p.nbytes for p in model.parameters())
 
 
-def our_loop(device: torch.device) -> tuple[Loop, int]:
+def our_loop(device: torch.device, *, compiled: bool, precision: str) -> tuple[Loop, int]:
     """The trainer's program on the same batches, and the same bytes."""
     tokens = words(device)
     data = TextData(tokens, tokens, tokens, tuple(map(str, range(VOCABULARY))))
     sizes = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "hidden": WIDTH, "context": BPTT}
     task = LanguageModel(data, partial(TransformerLM, **sizes, dropout=DROPOUT), batch_size=BATCH, seed=0)
+    if compiled:  # as machine.compile does
+        task.model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = torch.optim.SGD(task.model.parameters(), lr=LR, fused=True)
-    program = Program(task, [optimizer], 10**6, Trainer(precision="fp32"), [CLIP])
+    trainer = TypeAdapter(Trainer).validate_python({"precision": precision})
+    program = Program(task, [optimizer], 10**6, trainer, [CLIP])
     step = 0
 
     def train(steps: int) -> None:
@@ -118,11 +123,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="our model, by torch.compile")
+    parser.add_argument("--precision", default="fp32", help="of our matrix products: fp32, tf32 or bf16")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
 
-    loops = {"literal": literal_loop, "ours": our_loop}
+    ours = partial(our_loop, compiled=arguments.compile, precision=arguments.precision)
+    loops: dict[str, Callable[[torch.device], tuple[Loop, int]]] = {"literal": literal_loop, "ours": ours}
     trains = {name: make(device)[0] for name, make in loops.items()}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for train in trains.values():

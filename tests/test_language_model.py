@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from reltrust.data import text
 from reltrust.data.text import TextData
-from reltrust.errors import SettingsError
+from reltrust.errors import RecordError, SettingsError
 from reltrust.models.linear_cross_entropy import linear_cross_entropy
 from reltrust.models.transformer import TransformerLM, generate
 from reltrust.optim import lns
@@ -103,7 +104,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_literal_form(dtype: torch.d
     for param in model.parameters():  # nothing at its initial zero or one
         nn.init.normal_(param, std=0.3)
     tokens, targets = torch.randint(WORDS, (2, 7, 5)).unbind()
-    found, expected = model.loss(tokens, targets), literal_loss(model, tokens, targets)
+    found, expected = model(tokens, targets), literal_loss(model, tokens, targets)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-9}[dtype]  # positions are rounded to float32
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
     params = list(model.parameters())
@@ -220,7 +221,7 @@ def test_an_epoch_ends_with_what_is_left_and_the_next_begins_at_the_top(
     small: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, seen = task_of(small("task.dropout=0.0")), []
-    monkeypatch.setattr(task.model, "loss", lambda tokens, targets: seen.append((tokens, targets)))
+    monkeypatch.setattr(task.model, "forward", lambda tokens, targets: seen.append((tokens, targets)))
     assert task.steps_per_epoch == 15  # 100 rows, of which 99 are followed by another
     for step in range(16):
         task.loss(step)
@@ -302,6 +303,19 @@ def test_a_run_that_is_stopped_goes_on_to_the_bit(small: Resolve, tmp_path: Path
         assert run(broken) is Status.PREEMPTED
     assert run(broken) is Status.FINISHED
     assert metrics(whole) == metrics(broken)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused_by_name(small: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = small()
+    with stopped(15):
+        assert run(chosen) is Status.PREEMPTED
+    larger = replace(a_text(), vocabulary=(*a_text().vocabulary, "x"))
+    monkeypatch.setattr(text, "load", lambda *_: larger)
+    with pytest.raises(RecordError, match=r"checkpoint\.pt: not of this model .*\[60, 12\].*\[61, 12\]"):
+        run(chosen)
+    record = record_of(chosen)
+    assert record.status is Status.FAILED
+    assert len(record.metrics) == 2, "nothing was lost"
 
 
 @pytest.mark.parametrize(("bits", "levels"), [(12, 4096), (10, 1024), (8, 256)])

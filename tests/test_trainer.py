@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from reltrust.records.store import Status
 from reltrust.settings import Settings
@@ -164,3 +165,20 @@ if __name__ == "__main__":
     chosen = {name: settings_of("scale=quick", f"optimizer={name}", "task.hidden_layers=5") for name in OPTIMIZERS}
     losses = {name: first_losses(settings) for name, settings in chosen.items()}
     GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")
+
+
+@pytest.mark.capability
+@pytest.mark.parametrize("experiment", ["mlp_depth", "transformer_lm"])
+def test_a_compiled_model_learns_the_same_up_to_rounding(settings: Resolve, tmp_path: Path, experiment: str) -> None:
+    """Of the one the task calls its module itself, of the other a part of it."""
+    words = [f"experiment={experiment}", "training.steps=6", "training.log_every=2", "training.evaluate_every=6"]
+    if experiment == "transformer_lm":  # dropout draws other masks when compiled
+        words += ["task.dropout=0", "task.width=8", "task.layers=1", "task.heads=1", "task.hidden=8", "task.bptt=5"]
+    found = []
+    counters.clear()
+    for compiled in (False, True):
+        chosen = settings(*words, f"machine.compile={compiled}", f"machine.results={tmp_path / str(compiled)}")
+        assert run(chosen) is Status.FINISHED
+        found.append([row["train_loss"] for row in metrics(chosen)] + [record_of(chosen).summary["test_loss"]])
+        assert (counters["stats"]["unique_graphs"] > 0) is compiled
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

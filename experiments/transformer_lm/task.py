@@ -51,7 +51,7 @@ class LanguageModel:
         """Cross entropy in nats of the batch before it is learnt from, with dropout."""
         start = step % self.steps_per_epoch * self.bptt
         rows = self.train[start : start + self.bptt + 1].chunk(self.parts, dim=1)[part]
-        return (self.model.loss(rows[:-1], rows[1:]),)
+        return (self.model(rows[:-1], rows[1:]),)
 
     @torch.no_grad()
     def evaluate(self) -> Measured:
@@ -75,7 +75,7 @@ class LanguageModel:
         """Of every word but each column's first, as the words before it in its sequence predict it; nats."""
         text = columns(tokens, EVALUATION_BATCH)
         sequences = [text[start : start + self.bptt + 1] for start in range(0, len(text) - 1, self.bptt)]
-        losses: list[float] = torch.stack([self.model.loss(rows[:-1], rows[1:]) for rows in sequences]).tolist()
+        losses: list[float] = torch.stack([self.model(rows[:-1], rows[1:]) for rows in sequences]).tolist()
         return sum(loss * (len(rows) - 1) for loss, rows in zip(losses, sequences, strict=True)) / (len(text) - 1)
 
     def sample(self) -> str:

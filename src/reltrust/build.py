@@ -89,6 +89,10 @@ def program(settings: Settings, device: torch.device) -> Program:
         key = f"optimizer.players.{player.name}" if player.name in general.players else "optimizer"
         optimizers.append(optimizer(own, player.params, device, key=key, embeddings=embeddings))
     clip_norms = [own.clip_norm for own in chosen]
+    if settings.machine.compile:
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        for module in (task.module, *task.module.children()):  # whichever of them the task calls
+            module.compile(mode=mode)
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
     return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)

@@ -101,6 +101,7 @@ class Machine:
     data: NotEmpty
     checkpoint_minutes: Seconds
     progress: bool
+    compile: bool = False  # of what trains alone: the modules, by torch.compile
     keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished training, besides its record
 
 

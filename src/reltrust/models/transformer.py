@@ -58,13 +58,14 @@ class TransformerLM(nn.Module):
             x = layer(x, src_mask=self.mask[:time, :time], is_causal=True)
         return x  # type: ignore[no-any-return]
 
-    def forward(self, tokens: Tensor) -> Tensor:  # int64 (time, batch) -> logits (time, batch, vocabulary)
-        return self.readout(self.encode(tokens))  # type: ignore[no-any-return]
-
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy in nats of the targets, (time, batch) as the tokens are."""
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+        """The logits, (time, batch, vocabulary), of int64 tokens (time, batch); with targets of the same shape instead
+        their mean cross entropy in nats, for which the logits are never all there."""
         x = self.encode(tokens)
-        return linear_cross_entropy(x.flatten(0, 1), self.readout.weight, self.readout.bias, targets.flatten())
+        if targets is None:
+            return self.readout(x)  # type: ignore[no-any-return]
+        x, targets = x.flatten(0, 1), targets.flatten()
+        return linear_cross_entropy(x, self.readout.weight, self.readout.bias, targets)  # type: ignore[no-any-return]
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from reltrust.errors import RecordError
 from reltrust.experiment import Measured
 from reltrust.records import checkpoint
 from reltrust.records.store import Row, RunRecord, Status
@@ -119,6 +120,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
 
     Raises:
         ValueError: the members' checkpoints are of different steps.
+        RecordError: a checkpoint is of another model, as when a text has got another vocabulary.
     """
     # --- resume -----------------------------------------------------------------------------------------------------
     states: list[dict[str, Any]] = [checkpoint.load(member.record.checkpoint_path) or {} for member in members]
@@ -126,7 +128,14 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
     if others:
         raise ValueError(f"the checkpoints are of different steps: {step}, {', '.join(map(str, others))}")
     if step:
-        program.load_state_dicts([state["program"] for state in states])
+        try:
+            program.load_state_dicts([state["program"] for state in states])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).split("\n")[:2][-1].strip()  # of a model the first line is but a heading
+            path = members[0].record.checkpoint_path
+            raise RecordError(
+                f"{path}: not of this model or its optimizer ({reason}); without it the run begins again"
+            ) from None
     for member, state in zip(members, states, strict=True):
         member.rewind(step)
         member.seconds = state.get("seconds", 0.0)
