@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_LOGITS = 2**22  # 16 MB, which caches hold
+CHUNK_LOGITS = 2**22  # 16 MB: more of them would be given back to the system, and asked for again, at every step
 
 
 # No compiler would do three products of matrices better.
@@ -43,7 +43,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = inputs.new_zeros((), dtype=exact)
             if differentiated:
                 grad_x, grad_w, grad_b = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
-            rows = min(n, max(1, CHUNK_LOGITS // len(weight)))
+            # With two rows for each of its columns, reading the weight costs little beside the products.
+            rows = min(n, 2 * weight.shape[1], max(1, CHUNK_LOGITS // len(weight)))
             # Two buffers for all chunks: memory that is taken and given back costs more than what is written to it.
             logits_of, log_shares_of = x.new_empty(rows, len(weight)), x.new_empty(rows, len(weight), dtype=exact)
             for start in range(0, n, rows):
