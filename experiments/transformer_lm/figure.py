@@ -164,7 +164,7 @@ REPORT = Report(
             "make reproduce-transformer-lm SCALE=paper10 LAUNCHER=processes",
             "29,840 steps a run: 3 to 4 hours of a CPU core each",
         ),
-        "quick": ("make reproduce-transformer-lm", "about 8 minutes, 2 CPU cores"),
+        "quick": ("make reproduce-transformer-lm", "about 6 minutes, 2 CPU cores"),
         "paper": ("make reproduce-transformer-lm SCALE=paper SEEDS=3", "69 runs of 59,680 steps: a GPU"),
     },
     published={"paper10": OF_FROMAGE, "paper": OF_FROMAGE},
