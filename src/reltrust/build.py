@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reltrust.data import images, text
-from reltrust.data.sizes import TOKENS
+from reltrust.data import images, rgb, text
+from reltrust.data.sizes import RGB_EXAMPLES, TOKENS
 from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
+from reltrust.optim.compiling import compiler_options
 from reltrust.settings import Optimizer, Rest, Settings
 from reltrust.training import ranks
 from reltrust.training.joint import JointOptimizer, set_mode
@@ -83,16 +84,18 @@ def program(settings: Settings, device: torch.device) -> Program:
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
         raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
-    embeddings = [m.weight for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    embeddings = [
+        p for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) for p in m.parameters()
+    ]
     chosen, optimizers = [general.players.get(name, general) for name in names], []
     for own, player in zip(chosen, task.players, strict=True):
         key = f"optimizer.players.{player.name}" if player.name in general.players else "optimizer"
         optimizers.append(optimizer(own, player.params, device, key=key, embeddings=embeddings))
     clip_norms = [own.clip_norm for own in chosen]
     if settings.machine.compile:
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": compiler_options()}
         for module in (task.module, *task.module.children()):  # whichever of them the task calls
-            module.compile(mode=mode)
+            module.compile(**how)
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
     return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)
@@ -218,4 +221,4 @@ def check(runs: Iterable[Settings]) -> None:
         for name, chosen in settings.optimizer.players.items():
             optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
-        (text if name in TOKENS else images).load(name, root)
+        (text if name in TOKENS else rgb if name in RGB_EXAMPLES else images).load(name, root)

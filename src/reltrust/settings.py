@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from reltrust import experiment, messages
-from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet, TextSet
+from reltrust.data.sizes import TRAINING_EXAMPLES, ImageSet, RgbSet, TextSet
 from reltrust.errors import SettingsError
 from reltrust.schedules import Schedule
 from reltrust.schema import STRICT, Name, NotEmpty, Positive, Seconds
@@ -30,7 +30,7 @@ else:
 class Data:
     """Which images, or which text; see configs/data for their sources."""
 
-    name: ImageSet | TextSet
+    name: ImageSet | RgbSet | TextSet
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

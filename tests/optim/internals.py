@@ -1,7 +1,5 @@
 """Where the tests of the optimizers know private names of theirs: what decides how a step is carried out."""
 
-from typing import Any
-
 import pytest
 
 from reltrust.optim import _apply, _blocks, lns
@@ -25,8 +23,3 @@ def forget_compiled() -> None:
 def forget_levels() -> None:
     """The tables of the magnitudes that integer levels stand for."""
     lns._magnitudes.cache_clear()
-
-
-def compiler_options() -> dict[str, Any]:
-    """What ``torch.compile`` is to be told of this process."""
-    return _apply.compiler_options()

@@ -269,6 +269,7 @@ def test_tensors_that_are_not_contiguous_move_like_their_contiguous_copies(make:
     images, matrices, columns = parameters(shapes=[(2, 3, 4, 4), (5, 3), (4, 6)], dtype=torch.float64)
     scattered = [
         nn.Parameter(images.detach().to(memory_format=torch.channels_last)),
+        nn.Parameter(images.detach().flip(0).to(memory_format=torch.channels_last)),  # stacked with the one before
         nn.Parameter(matrices.detach().t()),
         nn.Parameter(matrices.detach().clone().t()),  # of one shape with the one before, so they are stacked
         nn.Parameter(columns.detach()[:, ::2]),
@@ -288,13 +289,16 @@ def test_tensors_that_are_not_contiguous_move_like_their_contiguous_copies(make:
 
 @EACH_RULE
 def test_gradients_that_are_not_contiguous_count_like_their_contiguous_copies(make: Kind) -> None:
-    params, others = parameters(shapes=[(4, 3), (4, 3)]), parameters(shapes=[(4, 3), (4, 3)])
+    shapes = [(4, 3), (4, 3), (2, 3, 4, 4), (2, 3, 4, 4)]
+    params, others = parameters(shapes=shapes), parameters(shapes=shapes)
     optimizer, other = make(params), make(others)
     for step in range(3):
         give_gradients(params, step)
         give_gradients(others, step)
-        for p in params:
+        for p in params[:2]:
             p.grad = p.grad.t().contiguous().t()
+        for p in params[2:]:
+            p.grad = p.grad.to(memory_format=torch.channels_last)
         optimizer.step()
         other.step()
         assert same(params, others)

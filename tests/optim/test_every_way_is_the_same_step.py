@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reltrust.optim import IntegerMadam, Madam, SignSGD
+from reltrust.optim.compiling import compiler_options
 
-from .internals import compiler_options, forget_compiled, forget_levels, use_sizes
+from .internals import forget_compiled, forget_levels, use_sizes
 from .kinds import (
     EACH,
     EACH_RULE,

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from reltrust.data.draws import generator
 
 
 class BatchOrder:
@@ -37,10 +38,10 @@ class BatchOrder:
 
     def batches(self, epoch: int) -> Tensor:
         """All batches of an epoch on the CPU, (batches_per_epoch, batch_size)."""
-        state = int(np.random.SeedSequence((self._seed, epoch)).generate_state(1, np.uint64)[0])
-        generator = torch.Generator().manual_seed(state & (2**63 - 1))
         used = self.batches_per_epoch * self._batch_size
-        return torch.randperm(self._n, generator=generator)[:used].view(self.batches_per_epoch, self._batch_size)
+        return torch.randperm(self._n, generator=generator(self._seed, epoch))[:used].view(
+            self.batches_per_epoch, self._batch_size
+        )
 
 
 class PackedBatchOrder:

@@ -1,6 +1,5 @@
 """The ways to carry out a rule on a matrix of rows: at once, by slices, or compiled."""
 
-import platform
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from reltrust.optim._blocks import OTHER_SIZES, SIZES
 from reltrust.optim._norms import computing_dtype
 from reltrust.optim._shards import is_plain
+from reltrust.optim.compiling import compiler_options
 
 Rule = Callable[..., None]
 
@@ -67,15 +67,3 @@ def _compiled(rule: Rule, *_: Any) -> Callable[..., None]:
     # The compiler gives up on a code object that it has compiled too often: each has one of its own.
     apply.__code__ = apply.__code__.replace(co_name=f"apply_{rule.__name__}")
     return torch.compile(apply, dynamic=True, fullgraph=True, options=compiler_options())
-
-
-def compiler_options() -> dict[str, Any]:
-    """The length of this process's vectors, for ``torch.compile``.
-
-    The compiler takes it from the processor (or from ATEN_CPU_CAPABILITY), but what it has compiled is found on disk
-    again by other processes whatever theirs is: code that counts in vectors of 16 numbers, built for vectors of 8,
-    leaves half of the weights unmoved. What is among the options is part of the key.
-    """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return {}
-    return {"cpp.simdlen": {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability(), 1)}

@@ -84,7 +84,7 @@ def join(tensors: list[Tensor]) -> tuple[Tensor, bool]:
     # Autograd does not know what lies behind the first tensor.
     if is_plain(first) and not torch.is_grad_enabled() and _are_consecutive(tensors):
         return first.as_strided((n, k), (k, 1)), True
-    return torch.stack(tensors).view(n, k), False
+    return torch.stack(tensors).reshape(n, k), False  # of other memory formats, in the order of their elements
 
 
 def _are_consecutive(tensors: list[Tensor]) -> bool:

@@ -1,0 +1,1 @@
+"""What generated examples are measured by, usable alone: distances of distributions of features."""
