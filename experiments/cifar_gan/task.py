@@ -1,5 +1,6 @@
 """The GAN benchmark: a generator learns to make images of a class, against a discriminator that learns to tell."""
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,8 @@ from reltrust.experiment import Measured, Player
 from reltrust.metrics.features import FeatureNetwork
 from reltrust.metrics.reference import FeatureSet, batch_size, compare, features_of, reference
 from reltrust.models.conditional_gan import Discriminator, Generator
+
+log = logging.getLogger(__name__)
 
 GRID = 10  # columns of a sample grid, each a latent vector; its rows are classes
 # What a step draws, each from a stream of its own.
@@ -75,6 +78,12 @@ class ClassConditionalGan:
             self.averaged = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
             self.module["averaged"] = self.averaged.requires_grad_(False)
         self.module.to(self.device).to(memory_format=torch.channels_last)  # a third faster, on a CPU too
+        if samples <= network.dims:
+            log.warning(
+                "task.samples=%d: no more than the %d features of %s: covariances are singular, and distances far too "
+                "large, to be compared with those of as many samples only",
+                samples, network.dims, network.name,
+            )  # fmt: skip
         self._references: tuple[FeatureSet, FeatureSet] | None = None
         self.players = (
             Player(
@@ -121,7 +130,7 @@ class ClassConditionalGan:
         """Frechet distances to genuine images, those of the training set and held out ones; precision and recall among
         the former; and by how much the norms of spectrally normalised weights have grown.
 
-        Files: a grid of samples, classes in rows, and the norms of each weight.
+        Files: a grid of samples, classes in rows, its first column, and the norms of each weight.
         """
         self._references = self._references or tuple(  # type: ignore[assignment]
             reference(part.images[spread(len(part), self.samples, self.device)], self.network, self.cache)
@@ -143,7 +152,8 @@ class ClassConditionalGan:
         ]
         grid = torch.cat(list(self.generate(self.classes * GRID)))
         table = "weight,frobenius_norm,largest_singular_value\n" + "".join(lines)
-        return Measured(row, {"samples.png": as_png(by_class(grid, self.classes)), "norms.csv": table.encode()})
+        samples, strip = (as_png(by_class(one, self.classes)) for one in (grid, grid[: self.classes]))
+        return Measured(row, {"samples.png": samples, "strip.png": strip, "norms.csv": table.encode()})
 
     def generate(self, count: int) -> Iterator[Tensor]:
         """Batches of uint8 images of as many of each class, whose order is 0, 1, ..., 0, 1, ..."""

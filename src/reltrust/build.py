@@ -15,8 +15,7 @@ from torch import nn
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from reltrust.data import images, rgb, text
-from reltrust.data.sizes import RGB_EXAMPLES, TOKENS
+from reltrust import data
 from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
 from reltrust.optim.compiling import compiler_options
@@ -221,4 +220,4 @@ def check(runs: Iterable[Settings]) -> None:
         for name, chosen in settings.optimizer.players.items():
             optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
-        (text if name in TOKENS else rgb if name in RGB_EXAMPLES else images).load(name, root)
+        data.load(name, root)

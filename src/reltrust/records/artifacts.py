@@ -127,6 +127,17 @@ def write_figure(results: str | Path, name: str, suffix: str, content: bytes) ->
     return _write(Path(results, "figures", f"{name}.{suffix}"), content)
 
 
+def keep_pictures(results: str | Path, experiment: str, run: str, name: str) -> dict[int, Path]:
+    """By step, the files ``step<n>-<name>`` in ``pictures/<experiment>/<run>``, those that the run's record has first
+    copied there: records are local, what figures are drawn from is not."""
+    kept = Path(results, "pictures", experiment, run)
+    for path in Path(results, "runs", experiment, run, "files").glob(f"step*-{name}"):
+        if not (kept / path.name).exists() or (kept / path.name).read_bytes() != path.read_bytes():
+            _write(kept / path.name, path.read_bytes())
+    numbered = ((re.fullmatch(rf"step(\d+)-{re.escape(name)}", path.name), path) for path in kept.glob(f"*-{name}"))
+    return {int(match[1]): path for match, path in sorted(numbered, key=lambda one: one[1].name) if match}
+
+
 def _write(path: Path, content: bytes) -> Path:
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from reltrust import experiments
-from reltrust.records.artifacts import read_curves, summary_path, write_table
+from reltrust.records.artifacts import keep_pictures, read_curves, summary_path, write_table
 from reltrust.reporting.claims import Claim, Judgement, as_text
 from reltrust.reporting.selection import Comparison, Selection, describe, select
 from reltrust.reporting.style import Styles, save
@@ -29,6 +29,9 @@ class Figure:
     also: tuple[Comparison, ...] = ()
     scales: tuple[str, ...] | None = None
     """Where it is drawn; None: at every scale."""
+    pictures: str | None = None
+    """The name of a file of the runs that it shows: ``draw`` then gets, after the Styles, by arm and step the paths of
+    those that the selected run with the lowest seed has kept, copied to ``results/pictures``."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
             if figure.scales is not None and scale not in figure.scales:
                 continue
             shown = [selections[comparison] for comparison in (figure.comparison, *figure.also)]
-            drawn = figure.draw(*shown, styles)
+            more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
+            drawn = figure.draw(*shown, styles, *more)
             paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
             plt.close(drawn)
         left_out = [line for selection in selections.values() for line in selection.left_out]
@@ -109,12 +113,25 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
 
 def _selections(report: Report, runs: pd.DataFrame, curves: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
     """Each of the report's comparisons of this scale, selected once for figure, table and verdict."""
-    return {
-        comparison: select(
-            runs if (step := comparison.step) is None else at_step(runs, curves, step), comparison, scale
-        )
-        for comparison in report.compared(scale)
-    }
+    selections = {}
+    for comparison in report.compared(scale):
+        rows = runs if comparison.step is None else at_step(runs, curves, comparison.step)
+        found = select(rows, comparison, scale)
+        if not curves.empty:
+            own = curves.merge(found.best[["comparison", "run", "arm", "seed"]], on=["comparison", "run"])
+            found = replace(found, curves=own)
+        selections[comparison] = found
+    return selections
+
+
+def _pictures(results: str | Path, experiment: str, selection: Selection, name: str) -> dict[str, dict[int, Path]]:
+    """By arm and step, the pictures of its selected run with the lowest seed; of the arms that have any."""
+    found = {}
+    for arm, runs in selection.best.groupby("arm"):
+        first = runs.sort_values("seed", kind="stable").iloc[0]
+        if pictures := keep_pictures(results, experiment, first["run"], name):
+            found[str(arm)] = pictures
+    return found
 
 
 def _judgements(report: Report, selections: Mapping[Comparison, Selection], scale: str) -> list[Judgement]:

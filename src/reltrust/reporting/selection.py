@@ -1,7 +1,7 @@
 """Which runs are compared, and which learning rate is selected: one function for figure, table and verdict alike."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +47,9 @@ class Selection:
     runs: pd.DataFrame  # at every value of ``tuned`` that may be compared
     best: pd.DataFrame  # of these, the runs at the selected one of their (arm, x)
     left_out: tuple[str, ...]  # a line for everything that may not be compared
+    curves: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # a row an evaluation of the best runs, with arm and seed
 
     @property
     def arms(self) -> list[str]:

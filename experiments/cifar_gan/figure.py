@@ -1,0 +1,265 @@
+"""Fromage paper, figures 2 (right) and 3 (right) and its table of FIDs, and Madam paper, figure 1: the GAN.
+
+- ``cifar_gan-<scale>``: the Frechet distance over time, and at the end beside published FIDs.
+- ``cifar_gan-<scale>-norms``: how the norms of spectrally normalised weights grow, beside the theory.
+- ``cifar_gan-<scale>-samples``: an image of each class at every evaluation.
+"""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from reltrust.metrics.networks import distance_name
+from reltrust.reporting.claims import Claim, Verdict
+from reltrust.reporting.report import Figure, Report
+from reltrust.reporting.selection import Comparison, Measure, Selection, describe
+from reltrust.reporting.style import Styles
+
+DIVERGED = 1e5  # what the distance of a diverged run counts as: further away than noise
+MARGIN = 0.1  # relative: nearer distances are not told apart
+
+DISTANCE = Measure(
+    "frechet_train", "Frechet distance", best="min", diverged=DIVERGED, ties="frechet_test", bounds=(0, math.inf)
+)
+GROWTH = Measure("norm_growth_max", "norm / initial norm", best="min", diverged=math.inf, ties="frechet_train")
+BY_OPTIMIZER = Comparison(DISTANCE, x="channels")  # one x: at the end, each at its best learning rate
+BY_LR = Comparison(DISTANCE, x="lr", tuned=None)
+NORMS = Comparison(GROWTH, x="lr", tuned=None)
+
+# Versions of the authors' code: the rerun of the released code in 2020, v1 and v2 of the paper, and the comparisons of
+# learning rates of both papers, whose FIDs are of epoch 100. Never mixed.
+PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv"))
+FID = PUBLISHED[PUBLISHED["measure"] == "FID"]
+OF_RERUN = FID[(FID["version"] == "rerun") & (FID["images"] == "train")].assign(status="finished", seed=0, channels=64)
+OF_RERUN = OF_RERUN.assign(arm=OF_RERUN["optimizer"], frechet_train=OF_RERUN["value"])
+RERUN = OF_RERUN.set_index("optimizer")["value"]
+TUNING = {
+    version: FID[FID["version"] == f"{version} tuning"].groupby("optimizer")["value"].min()
+    for version in ("fromage", "madam")
+}
+LABELS = {"fromage": "Fromage", "madam": "Madam", "adam": "Adam", "sgd": "SGD", "lars": "LARS"}
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def distances(ours: Selection) -> pd.DataFrame:
+    """By arm: mean, n, extremes and learning rate."""
+    return describe(ours).set_index("arm")
+
+
+def in_words(cells: pd.DataFrame, *arms: str) -> str:
+    """The means of these arms, as ``12.3 (n=3: 11.9 to 12.8)``."""
+    words = []
+    for arm in arms:
+        cell = cells.loc[arm]
+        extremes = f": {cell['min']:.4g} to {cell['max']:.4g}" if cell["n"] > 1 else ""
+        words.append(f"{cell['mean']:.4g} (n={cell['n']:.0f}{extremes})")
+    return " vs ".join(words)
+
+
+def judge_nearer(arm: str, other: str, ours: Selection) -> tuple[str, Verdict]:
+    """Whether one optimizer's distance is below another's, as claimed.
+
+    reproduced: its mean is below by more than a tenth and, with several seeds, all of its are below all of the other's;
+    partly: its mean is at most a tenth above; not reproduced: further above; not run: one of the two is missing.
+    """
+    cells = distances(ours)
+    if not {arm, other} <= set(cells.index):
+        return "-", Verdict.NOT_RUN
+    ratio, apart = cells["mean"][arm] / cells["mean"][other], cells["max"][arm] < cells["min"][other]
+    if ratio < 1 - MARGIN and apart:
+        return in_words(cells, arm, other), Verdict.REPRODUCED
+    return in_words(cells, arm, other), Verdict.PARTLY if ratio <= 1 + MARGIN else Verdict.NOT_REPRODUCED
+
+
+def judge_competitive(arm: str, other: str, ours: Selection) -> tuple[str, Verdict]:
+    """Whether one optimizer's distance is not much above another's.
+
+    reproduced: its mean is at most a tenth above; partly: at most a third; not reproduced: more;
+    not run: one of the two is missing.
+    """
+    cells = distances(ours)
+    if not {arm, other} <= set(cells.index):
+        return "-", Verdict.NOT_RUN
+    ratio = cells["mean"][arm] / cells["mean"][other]
+    verdict = Verdict.REPRODUCED if ratio <= 1.1 else Verdict.PARTLY if ratio <= 4 / 3 else Verdict.NOT_REPRODUCED
+    return in_words(cells, arm, other), verdict
+
+
+def growth(lr: float, run: pd.Series) -> float:
+    """``(1 + lr^2)^(t/2)`` with the learning rates of the run's schedule, the square roots of 1 + lr^2 multiplied."""
+    return float(np.exp(0.5 * np.sum(np.log1p(np.square(lr * lr_factors(run))))))
+
+
+def lr_factors(run: pd.Series) -> np.ndarray:
+    """By step, what the milestones have made of the learning rate."""
+    schedule = json.loads(run["schedule"])
+    steps = np.arange(int(run["steps"]))
+    return float(schedule["decay"]) ** np.searchsorted(np.asarray(schedule["at"]), steps, side="right")
+
+
+def judge_growth(arm: str, ours: Selection) -> tuple[str, Verdict]:
+    """Whether all norms have grown as the theory of scale-invariant weights says: under LARS each step multiplies them
+    by the root of 1 + lr^2, under Fromage by one.
+
+    reproduced: least and largest growth differ from that by at most 1 %; partly: by at most 10 %.
+    """
+    runs = ours.best[(ours.best["arm"] == arm) & (ours.best["status"] == "finished")]
+    runs = runs[runs["lr"] == 0.01]
+    if runs.empty:
+        return "-", Verdict.NOT_RUN
+    expected = growth(0.01, runs.iloc[0]) if arm == "lars" else 1.0
+    least, most = runs["norm_growth_min"].min(), runs["norm_growth_max"].max()
+    away = max(abs(least / expected - 1), abs(most / expected - 1))
+    verdict = Verdict.REPRODUCED if away <= 0.01 else Verdict.PARTLY if away <= 0.1 else Verdict.NOT_REPRODUCED
+    return f"{least:.5g} to {most:.5g}, theory {expected:.5g} (n={len(runs)})", verdict
+
+
+SCALES = ("paper", "small", "quick")
+ORDERS = [
+    Claim(
+        text=f"{LABELS[arm]}'s GAN comes nearer to the training images than {LABELS[other]}'s",
+        comparison=BY_OPTIMIZER,
+        scales=SCALES,
+        published=f"FID {RERUN[arm]:g} < {RERUN[other]:g}",
+        judge=partial(judge_nearer, arm, other),
+    )
+    for arm, other in (("fromage", "adam"), ("fromage", "sgd"), ("adam", "sgd"))
+]
+COMPETITIVE = Claim(
+    text="Madam's GAN is competitive with Adam's",
+    comparison=BY_OPTIMIZER,
+    scales=SCALES,
+    published=f"FID {TUNING['madam']['madam']:g}, {TUNING['madam']['adam']:g} (epoch 100)",
+    judge=partial(judge_competitive, "madam", "adam"),
+)
+RATIOS = PUBLISHED[(PUBLISHED["measure"] == "norm ratio") & (PUBLISHED["epoch"] == 99)].set_index("optimizer")["value"]
+STABLE = [
+    Claim(
+        text=text,
+        comparison=NORMS,
+        scales=SCALES,
+        published=f"x {RATIOS[arm]:.4g} in 99 epochs",
+        judge=partial(judge_growth, arm),
+    )
+    for arm, text in (
+        ("fromage", "Under Fromage the norms of spectrally normalised weights stay as they are"),
+        ("lars", "Under LARS (Fromage without its last factor) they grow without bound"),
+    )
+]
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def title(selection: Selection) -> str:
+    first, seeds = selection.runs.iloc[0], selection.runs["seed"].nunique()
+    examples = "" if pd.isna(first["examples"]) else f" ({first['examples']:,.0f} images)"
+    return (
+        f"{selection.scale} protocol: {first['data']}{examples}, {first['channels']} channels, "
+        f"batch {first['batch_size']}, {first['steps']:,} steps, {first['samples']:,} samples, "
+        f"{seeds} seed{'s' * (seeds > 1)}"
+    )
+
+
+def distance_label(selection: Selection) -> str:
+    return distance_name(str(selection.runs["features"].iloc[0]))
+
+
+def draw_curves(axes: Any, selection: Selection, styles: Styles, *columns: str) -> None:
+    """For each arm the mean over seeds of a column, or the band between two, over steps."""
+    for arm in selection.arms:
+        own = selection.curves[selection.curves["arm"] == arm].groupby("step")
+        if not len(own):
+            continue
+        least, most = own[columns[0]].min(), own[columns[-1]].max()
+        middle = own[list(columns)].mean().mean(axis=1)
+        axes.plot(middle.index, middle, **styles.line(arm), label=styles.label(arm), zorder=3)
+        axes.fill_between(least.index, least, most, color=styles.line(arm)["color"], alpha=0.15, linewidth=0)
+
+
+def draw_distances(selection: Selection, styles: Styles) -> Any:
+    """The distance over time at each optimizer's best learning rate; at the end, one dot a seed; published FIDs."""
+    figure, (over_time, at_end, theirs) = plt.subplots(1, 3, figsize=(9.6, 3.3), width_ratios=(2, 1.1, 1.1))
+    draw_curves(over_time, selection, styles, DISTANCE.column)
+    over_time.set(xlabel="step", yscale="log", ylabel=f"{distance_label(selection)} to training images")
+    over_time.legend(fontsize=7)
+    cells = distances(selection).sort_values("mean", ascending=False)
+    for place, (arm, cell) in enumerate(cells.iterrows()):
+        look = styles.line(str(arm)) | {"linestyle": "none"}
+        seeds = selection.best[selection.best["arm"] == arm]["value"]
+        at_end.plot(cell["mean"], place, **look)
+        at_end.scatter(seeds, [place] * len(seeds), s=9, color=look["color"], alpha=0.5)
+    at_end.set_yticks(
+        range(len(cells)), [f"{styles.label(str(a))} {lr:g}" for a, lr in cells["lr"].items()], fontsize=7
+    )
+    at_end.set(xlabel=distance_label(selection), xlim=(0, 1.1 * cells["max"].max()), ylim=(-0.6, len(cells) - 0.4))
+    at_end.set_title("at the end, at the best learning rate", fontsize=8)
+    order = RERUN.sort_values(ascending=False)
+    for place, (arm, fid) in enumerate(order.items()):
+        theirs.plot(fid, place, **(styles.line(str(arm)) | {"linestyle": "none", "markerfacecolor": "none"}))
+    theirs.set_yticks(range(len(order)), [LABELS[str(arm)] for arm in order.index], fontsize=7)
+    theirs.set(xlabel="FID (CIFAR-10, 121 epochs)", xlim=(0, 1.1 * RERUN.max()), ylim=(-0.6, len(cells) - 0.4))
+    theirs.set_title("published: the rerun of 2020", fontsize=8)
+    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def draw_norms(selection: Selection, styles: Styles) -> Any:
+    """The least and the largest growth of the norms, and what scale invariance makes of them under LARS."""
+    figure, axes = plt.subplots(figsize=(7.4, 3.3))
+    draw_curves(axes, selection, styles, "norm_growth_min", "norm_growth_max")
+    run = selection.runs.iloc[0]
+    theory = np.exp(0.5 * np.cumsum(np.log1p(np.square(0.01 * lr_factors(run)))))
+    axes.plot(
+        np.arange(1, len(theory) + 1), theory, color="0.3", linewidth=0.8, label=r"$(1+\eta^2)^{t/2}$, $\eta=0.01$"
+    )
+    axes.set(xlabel="step", ylabel=GROWTH.label)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def draw_samples(selection: Selection, styles: Styles, pictures: dict[str, dict[int, Path]]) -> Any:
+    """A column of images, one of each class, at every evaluation; a panel an optimizer."""
+    arms = [arm for arm in distances(selection).sort_values("mean").index if arm in pictures]
+    steps = max((len(pictures[arm]) for arm in arms), default=1)
+    size = (max(7.4, 0.42 * steps * len(arms) + 0.6), 4.6)
+    figure, panels = plt.subplots(1, max(1, len(arms)), figsize=size, squeeze=False)
+    for axes in panels[0]:
+        axes.set_axis_off()
+    for axes, arm in zip(panels[0], arms, strict=False):
+        strips = [plt.imread(path) for path in pictures[arm].values()]
+        axes.imshow(np.concatenate(strips, axis=1), interpolation="nearest")
+        axes.set_title(styles.label(arm), fontsize=8)
+        for i, step in enumerate(pictures[arm]):
+            axes.annotate(f"{step:,}", (32 * i + 16, 325), fontsize=5, ha="center", va="top", annotation_clip=False)
+    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+REPORT = Report(
+    title="Fromage, figures 2 and 3 (right); Madam, figure 1: GAN",
+    figures=(
+        Figure("", BY_OPTIMIZER, draw_distances),
+        Figure("-norms", NORMS, draw_norms),
+        Figure("-samples", BY_OPTIMIZER, draw_samples, pictures="strip.png"),
+    ),
+    claims=(*ORDERS, COMPETITIVE, *STABLE),
+    cost={
+        "small": (
+            "make reproduce-cifar-gan SCALE=small LAUNCHER=processes",
+            "6 runs of 3,120 steps: 2 hours, 2 CPU cores",
+        ),
+        "quick": ("make reproduce-cifar-gan", "about 8 minutes, 2 CPU cores"),
+        "paper": ("make reproduce-cifar-gan SCALE=paper SEEDS=3", "81 runs of 23,716 steps: a GPU"),
+    },
+    published={"paper": OF_RERUN},
+)
