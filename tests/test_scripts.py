@@ -16,7 +16,7 @@ Script = Callable[..., "subprocess.CompletedProcess[str]"]
         ("claims", "--results {file}", "a file, no folder"),
         ("figures", "--results {folder}/none", "there is no such folder"),
         ("figures", "--results {file}", "a file, no folder"),
-        ("figures", "typo --results {folder}", "experiments=typo: unknown, allowed are mlp_depth"),
+        ("figures", "typo --results {folder}", "experiments=typo: unknown, allowed are "),
         ("figures", "mlp_depth --scale typo --results {folder}", "--scale=typo: unknown, allowed are paper, "),
         ("prefetch_data", "typo", "choose from 'mnist'"),
         ("prefetch_data", "mnist --data {file}", "a file, no folder"),
