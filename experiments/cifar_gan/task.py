@@ -22,8 +22,8 @@ from reltrust.models.conditional_gan import Discriminator, Generator
 log = logging.getLogger(__name__)
 
 GRID = 10  # columns of a sample grid, each a latent vector; its rows are classes
-# What a step draws, each from a stream of its own.
-_FLIPS, _OF_DISCRIMINATOR, _OF_GENERATOR, _EVALUATED = range(4)
+# What a step draws, each from a stream of its own; none is 0, which would end the key of the order of batches.
+_FLIPS, _OF_DISCRIMINATOR, _OF_GENERATOR, _EVALUATED = range(1, 5)
 
 
 class ClassConditionalGan:
