@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """One whose numbers depend on the key, integers from 0 on of which zeros at the end do not count, and on the kind of
-    device."""
+    """One whose numbers depend on the key, integers from 0 on of which zeros at the end do not count, and on the kind
+    of device."""
     state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(state & (2**63 - 1))
 
