@@ -19,10 +19,9 @@ import time
 from collections.abc import Callable
 from datetime import date
 from functools import partial
-from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
+from memory import resident
 from reltrust.experiments.transformer_lm.task import LanguageModel
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,7 +71,7 @@ def literal_loop(device: torch.device) -> tuple[Loop, int]:
     return train, 2 * sum(p.nbytes for p in model.parameters())
 
 
-def our_loop(device: torch.device, *, compiled: bool, precision: str) -> tuple[Loop, int]:
+def our_loop(device: torch.device, *, compiled: bool, trainer: Trainer) -> tuple[Loop, int]:
     """The trainer's program on the same batches, and the same bytes."""
     tokens = words(device)
     data = TextData(tokens, tokens, tokens, tuple(map(str, range(VOCABULARY))))
@@ -81,7 +80,6 @@ def our_loop(device: torch.device, *, compiled: bool, precision: str) -> tuple[L
     if compiled:  # as machine.compile does
         task.model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = torch.optim.SGD(task.model.parameters(), lr=LR, fused=True)
-    trainer = TypeAdapter(Trainer).validate_python({"precision": precision})
     program = Program(task, [optimizer], 10**6, trainer, [CLIP])
     step = 0
 
@@ -112,12 +110,6 @@ def peak_bytes(
     answer.put(peak - known)
 
 
-def resident(key: str) -> int:
-    """VmRSS: bytes of memory that this process has now; VmHWM: the most that it ever had. Linux only."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)]
-    return 1024 * int(line.split()[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -129,7 +121,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
 
-    ours = partial(our_loop, compiled=arguments.compile, precision=arguments.precision)
+    ours = partial(our_loop, compiled=arguments.compile, trainer=Trainer(precision=arguments.precision))
     loops: dict[str, Callable[[torch.device], tuple[Loop, int]]] = {"literal": literal_loop, "ours": ours}
     trains = {name: make(device)[0] for name, make in loops.items()}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
