@@ -106,7 +106,7 @@ def test_both_texts_are_drawn_and_published_points_only_beside_their_protocol(tm
     for scale, hollow in (("paper10", True), ("quick", False)):
         table = pd.DataFrame(the_published(scale=scale)).assign(arm=lambda rows: rows["optimizer"], style="{}")
         selections = [select(table, figure.AT_END[part], scale) for part in ("train", "valid")]
-        drawn = figure.draw_learning_rates(*selections, report.Styles(table))
+        drawn = figure.draw(*selections, report.Styles(table))
         plt.close(drawn)
         labels = drawn.axes[1].get_legend_handles_labels()[1]
         assert ("as published" in labels) is hollow

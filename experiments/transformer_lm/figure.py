@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from reltrust.reporting.claims import Claim, Verdict
-from reltrust.reporting.lines import draw_means, draw_published
+from reltrust.reporting.learning_rates import best_of, draw_learning_rates, judge_best
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
 from reltrust.reporting.style import Styles
@@ -37,30 +36,6 @@ LABELS = {"fromage": "Fromage", "madam": "Madam", "adam": "Adam", "sgd": "SGD"}
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 
-def lowest_of(perplexities: pd.Series) -> tuple[float, float]:
-    """The learning rate, of the index, with the lowest perplexity, and that."""
-    place = int(perplexities.argmin())
-    return float(perplexities.index.to_numpy()[place]), float(perplexities.iloc[place])
-
-
-def judge_best_lr(arm: str, lr: float, ours: Selection) -> tuple[str, Verdict]:
-    """Whether this is the optimizer's best learning rate of those tried, at least three.
-
-    reproduced: it has the lowest perplexity; partly: at most 1.1 times the lowest; not reproduced: more;
-    not run: it, or two others, are missing.
-    """
-    cells = describe(ours)
-    own = cells[cells["arm"] == arm].set_index("lr")["mean"]
-    if lr not in own.index or len(own) < 3:
-        return "-", Verdict.NOT_RUN
-    best, lowest = lowest_of(own)
-    n = int(cells[cells["arm"] == arm]["n"].min())
-    text = f"{best:g}: {lowest:.4g}, next best {own.drop(best).min():.4g} (n={n})"
-    if best == lr:
-        return text, Verdict.REPRODUCED
-    return f"{text}; {lr:g}: {own[lr]:.4g}", Verdict.PARTLY if own[lr] <= 1.1 * lowest else Verdict.NOT_REPRODUCED
-
-
 def judge_value(arm: str, lr: float, published: float, ours: Selection) -> tuple[str, Verdict]:
     """Whether a perplexity is the published one, of which there is one seed.
 
@@ -78,7 +53,7 @@ def judge_value(arm: str, lr: float, published: float, ours: Selection) -> tuple
 
 def best_published(runs: pd.DataFrame, arm: str) -> tuple[float, float]:
     """The learning rate with the lowest perplexity, and that."""
-    return lowest_of(runs[runs["arm"] == arm].set_index("lr")["perplexity"])
+    return best_of(runs[runs["arm"] == arm].set_index("lr")["perplexity"], "min")
 
 
 def best_lrs(*scales: str, train: Comparison, valid: Comparison) -> list[Claim]:
@@ -89,7 +64,7 @@ def best_lrs(*scales: str, train: Comparison, valid: Comparison) -> list[Claim]:
             comparison=comparison,
             scales=scales,
             published=f"{lr:g}: {value:g}",
-            judge=partial(judge_best_lr, arm, lr),
+            judge=partial(judge_best, arm, lr),
         )
         for arm, runs, comparison in (("fromage", OF_FROMAGE, train), ("madam", OF_MADAM, valid))
         for lr, value in [best_published(runs, arm)]
@@ -126,17 +101,12 @@ def title(selection: Selection) -> str:
     )
 
 
-def draw_learning_rates(train: Selection, valid: Selection, styles: Styles) -> Any:
+def draw(train: Selection, valid: Selection, styles: Styles) -> Any:
     """Perplexity against the learning rate, training beside validation, the published points hollow."""
-    figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.5), sharey=True)
-    for axes, selection, published in zip(panels, (train, valid), (OF_FROMAGE, OF_MADAM), strict=True):
-        if selection.scale in ("paper", "paper10"):
-            draw_published(axes, published, "lr", "perplexity", styles)
-        draw_means(axes, selection, styles)
-        axes.set(xscale="log", yscale="log", xlabel="learning rate")
-        axes.set_title(selection.comparison.measure.label, fontsize=9)
-    panels[0].set(ylabel="perplexity")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    as_published = train.scale in ("paper", "paper10")
+    published = [(runs, "perplexity") if as_published else None for runs in (OF_FROMAGE, OF_MADAM)]
+    figure = draw_learning_rates([train, valid], styles, published, sharey=True, yscale="log")
+    figure.axes[0].set(ylabel="perplexity")
     figure.suptitle(title(train), fontsize=8, x=0.01, ha="left")
     return figure
 
@@ -150,8 +120,8 @@ AT_EPOCH_10 = {
 REPORT = Report(
     title="Fromage, figure 3 (right); Madam, figure 1: transformer",
     figures=(
-        Figure("", AT_END["train"], draw_learning_rates, also=(AT_END["valid"],), scales=("quick", "paper10", "smoke")),
-        Figure("", AT_EPOCH_10["train"], draw_learning_rates, also=(AT_EPOCH_10["valid"],), scales=("paper",)),
+        Figure("", AT_END["train"], draw, also=(AT_END["valid"],), scales=("quick", "paper10", "smoke")),
+        Figure("", AT_EPOCH_10["train"], draw, also=(AT_EPOCH_10["valid"],), scales=("paper",)),
     ),
     claims=(
         *values("paper10", **AT_END),
