@@ -132,6 +132,20 @@ def test_orthogonal_gradients_grow_the_norm_by_the_same_factor_every_step_under_
         assert norm(now) == pytest.approx(norm(w) * (1 + eta**2) ** (t / 2), rel=1e-12)
 
 
+@pytest.mark.parametrize(("optimizer", "growth"), [(LARS, (1 + 0.1**2) ** 100), (Fromage, 1.0)])
+def test_a_layer_whose_scale_does_not_matter_grows_by_the_root_of_one_plus_eta_squared_a_step_under_lars_alone(
+    optimizer: type[Fromage], growth: float
+) -> None:
+    """A layer that is normalised, as a GAN's by spectral norm: what figure 2 (right) of arXiv 2002.03432 shows."""
+    w, inputs = normal((6, 4), 0).requires_grad_(), normal((4, 20), 1)
+    first, opt = w.detach().norm(), optimizer([w], lr=0.1)
+    for _ in range(200):
+        opt.zero_grad()
+        torch.tanh(w / torch.linalg.matrix_norm(w, 2) @ inputs).square().sum().backward()
+        opt.step()
+    assert float(w.detach().norm() / first) == pytest.approx(growth, rel=1e-9)
+
+
 @BOTH
 @few
 @given(seed=seeds, shape=shapes.filter(lambda shape: math.prod(shape) > 1), eta=etas)
