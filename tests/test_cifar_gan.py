@@ -36,7 +36,7 @@ def small(settings: Resolve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """Settings of a small GAN on made-up images, compared by their mean colours."""
     data = RgbData(images(500, 0), images(200, 1), 10)
     network = FeatureNetwork("means", 3, lambda x: x.float().mean((2, 3)), "0")
-    monkeypatch.setattr(rgb, "load", lambda name, root, device=None: data)
+    monkeypatch.setattr(rgb, "load", lambda name, root, device=rgb.CPU: data.to(device))
     monkeypatch.setattr(features, "load", lambda name, device: network)
     return lambda *words: settings(*SMALL, f"machine.data={tmp_path / 'data'}", *words)
 
@@ -242,6 +242,21 @@ def test_a_grid_has_classes_in_rows() -> None:
     grid = by_class(numbered, 3)
     assert grid.shape == (3, 96, 64)
     assert grid[0, ::32, ::32].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "words", ["machine.compile=true", "trainer.precision=bf16", "machine.compile=true trainer.precision=bf16"]
+)
+def test_on_a_gpu_compiled_and_in_bf16_the_losses_stay_near_those_in_fp32(small: Resolve, words: str) -> None:
+    """As benchmarks/cifar_gan.py --device cuda --compile --precision bf16 times it."""
+    found = []
+    for chosen in (small("training.log_every=8"), small("training.log_every=8", *words.split())):
+        program = program_of(chosen, "cuda")
+        for step in range(8):
+            program.training_step(step, [1.0])
+        found.append(program.measured.cpu())
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.05)
 
 
 def test_losses_that_are_not_finite_end_the_run_as_diverged(small: Resolve) -> None:

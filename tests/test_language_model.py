@@ -22,7 +22,7 @@ from reltrust.models.transformer import TransformerLM, generate
 from reltrust.optim import lns
 from reltrust.records.store import Status
 from reltrust.settings import Settings
-from runs import metrics, record_of, run, stopped
+from runs import metrics, program_of, record_of, run, stopped
 
 Resolve = Callable[..., Settings]
 WORDS = 60
@@ -45,7 +45,7 @@ def a_text(seed: int = 0) -> TextData:
 @pytest.fixture
 def small(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """Settings of a small model on a small text."""
-    monkeypatch.setattr(text, "load", lambda name, root, device=None: a_text())
+    monkeypatch.setattr(text, "load", lambda name, root, device=text.CPU: a_text().to(device))
     return lambda *words: settings(*SMALL, *words)
 
 
@@ -292,6 +292,19 @@ def test_a_run_learns_and_writes_a_sample_at_each_evaluation(small: Resolve) -> 
     written = record.files[-1].read_text()
     assert len(written.split()) > 50
     assert "<unk>" not in written
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_the_losses_are_those_of_the_cpu(small: Resolve, compiled: bool) -> None:
+    """Also with the model replayed as CUDA graphs, as benchmarks/transformer_lm.py --device cuda --compile times it."""
+    words, found = ["task.dropout=0", "training.log_every=12", "optimizer=sgd", f"machine.compile={compiled}"], []
+    for device in ("cpu", "cuda"):
+        program = program_of(small(*words), device)
+        for step in range(12):
+            program.training_step(step, [1.0])
+        found.append(program.measured.cpu())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["fromage", "madam", "integer_madam"])
