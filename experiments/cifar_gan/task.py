@@ -1,15 +1,16 @@
 """The GAN benchmark: a generator learns to make images of a class, against a discriminator that learns to tell."""
 
+import io
 import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.io import encode_png
 
 from reltrust.data.draws import flipped, generator
 from reltrust.data.order import BatchOrder
@@ -207,5 +208,6 @@ def by_class(images: Tensor, classes: int) -> Tensor:
 
 
 def as_png(picture: Tensor) -> bytes:
-    content: bytes = encode_png(picture.cpu().contiguous()).numpy().tobytes()
-    return content
+    content = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(content, "png")
+    return content.getvalue()
