@@ -236,6 +236,17 @@ def test_samples_are_the_same_latent_vectors_at_every_evaluation_and_as_many_of_
     assert spread(5, 10, torch.device("cpu")).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_too_few_samples_for_a_covariance_are_said_to_be(
+    small: Resolve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_of(small())
+    assert not caplog.records
+    many = FeatureNetwork("many", 100, lambda x: x.float()[:, 0, :10, :10].flatten(1), "0")
+    monkeypatch.setattr(features, "load", lambda name, device: many)
+    task_of(small())
+    assert "task.samples=100: no more than the 100 features of many: covariances are singular" in caplog.text
+
+
 def test_a_grid_has_classes_in_rows() -> None:
     numbered = torch.arange(6)[:, None, None, None].expand(6, 3, 32, 32).byte()  # classes 0 1 2 0 1 2
     grid = by_class(numbered, 3)

@@ -97,6 +97,16 @@ def test_rows_are_not_added_to_a_damaged_table(settings: Resolve) -> None:
     assert path.read_text() == damaged
 
 
+def test_what_is_measured_under_the_name_of_a_setting_is_refused_and_not_written_over_it(
+    settings: Resolve, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Regression: the precision of a GAN's samples stood where that of the matrix products should.
+    chosen = settings("seed=0")
+    begun(chosen).end(Status.FINISHED, {"steps": 120, "precision": 0.5})
+    assert collect(chosen.machine.results, "mlp_depth", {}) is None
+    assert "precision is measured, and it is a setting" in caplog.text
+
+
 def test_a_table_is_collected_again_when_something_has_changed_and_only_then(
     settings: Resolve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def _row(record: RunRecord) -> dict[str, Any] | None:
         # All that is in a run's id and neither an axis nor the seed must tell rows apart.
         variant = {"target": optimizer.get("target"), **optimizer.get("hyperparameters", {})}
         variant |= {key: optimizer[key] for key in ("rest", "clip_norm", "players") if optimizer.get(key)}
-        return {
+        about = {
             "comparison": origin["comparison"][:8],
             "run": f"{record.path.parent.name}/{record.path.name}",
             "experiment": config["experiment"],
@@ -110,6 +110,13 @@ def _row(record: RunRecord) -> dict[str, Any] | None:
             "schedule": json.dumps(config["schedule"]),
             "precision": config.get("trainer", {}).get("precision", "fp32"),  # before there was a choice
             "status": str(status),
+        }
+        if taken := sorted(about.keys() & summary.keys()):
+            raise RecordError(
+                f"{record.path}: {taken[0]} is measured, and it is a setting: the table has one column of it"
+            )
+        return {
+            **about,
             **summary,
             "steps": training.get("steps"),  # as planned: a diverged run made fewer
             "members": last.get("members", 1),  # runs that made their steps together
