@@ -12,15 +12,12 @@ meets both. Memory is the highest of a process of its own. Images are random: wh
 
 import argparse
 import multiprocessing
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 
 import torch
-from memory import resident
+from comparing import Loop, circumstances, of_own_process, ratio, resident, seconds_a_step
 from reltrust.experiments.cifar_gan.task import ClassConditionalGan, pixels
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,8 +27,6 @@ from reltrust.metrics.features import FeatureNetwork
 from reltrust.models.conditional_gan import Discriminator, DownBlock, Generator, UpBlock
 from reltrust.settings import Trainer
 from reltrust.training.program import Program
-
-Loop = Callable[[int], None]  # makes so many steps
 
 
 class LiteralUp(UpBlock):
@@ -150,31 +145,17 @@ def main() -> None:
         "literal": partial(literal_loop, **size),
         "ours": partial(our_loop, **size, compiled=arguments.compile, trainer=Trainer(precision=arguments.precision)),
     }
-    trains, seconds = {name: make(device) for name, make in loops.items()}, {name: list[float]() for name in loops}
-    for train in trains.values():
-        train(2)
-    for _ in range(arguments.repeats):
-        for name, train in trains.items():
-            started = time.perf_counter()
-            train(arguments.steps)
-            seconds[name].append((time.perf_counter() - started) / arguments.steps)
-    context, peaks = multiprocessing.get_context("spawn"), {}
-    for name, make in loops.items():
-        answer: multiprocessing.Queue[float] = context.Queue()
-        process = context.Process(target=peak_megabytes, args=(make, arguments.device, answer))
-        process.start()
-        peaks[name] = answer.get()
-        process.join()
-
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
-    print(f"{date.today()}, torch {torch.__version__}, {where}, {arguments.threads} threads, n={arguments.repeats}")
+    trains = {name: make(device) for name, make in loops.items()}
+    seconds = seconds_a_step(trains, steps=arguments.steps, repeats=arguments.repeats)
+    peaks = {name: of_own_process(peak_megabytes, make, arguments.device) for name, make in loops.items()}
+    print(circumstances(device, arguments.threads, arguments.repeats))
     print(f"{arguments.channels} channels, batch {arguments.batch}, {arguments.precision}\n")
     print("| loop | ms a step | images a second | ratio to the literal loop | peak MB of a process |")
     print("|---|---|---|---|---|")
     for name, own in seconds.items():
-        ratios = sorted(first / second for first, second in zip(seconds["literal"], own, strict=True))
-        ratio, median = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})", statistics.median(own)
-        print(f"| {name} | {1000 * median:.0f} | {arguments.batch / median:.0f} | {ratio} | {peaks[name]:.0f} |")
+        median = statistics.median(own)
+        times = f"{1000 * median:.0f} | {arguments.batch / median:.0f} | {ratio(seconds['literal'], own)}"
+        print(f"| {name} | {times} | {peaks[name]:.0f} |")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,12 @@ imports, parameters, gradients and optimizer state. Words are random: the cost o
 import argparse
 import math
 import multiprocessing
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
 
 import torch
-from memory import resident
+from comparing import Loop, circumstances, of_own_process, ratio, resident, seconds_a_step
 from reltrust.experiments.transformer_lm.task import LanguageModel
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +30,6 @@ from reltrust.training.program import Program
 
 VOCABULARY, WIDTH, LAYERS, HEADS, DROPOUT, BPTT, BATCH, LR, CLIP = 33_278, 200, 2, 2, 0.2, 35, 20, 1.0, 0.25
 STEPS = 4  # of a stretch
-Loop = Callable[[int], None]  # makes so many steps
 
 
 def words(device: torch.device) -> Tensor:
@@ -124,31 +120,15 @@ def main() -> None:
     ours = partial(our_loop, compiled=arguments.compile, trainer=Trainer(precision=arguments.precision))
     loops: dict[str, Callable[[torch.device], tuple[Loop, int]]] = {"literal": literal_loop, "ours": ours}
     trains = {name: make(device)[0] for name, make in loops.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for train in trains.values():
-        train(STEPS)
-    for _ in range(arguments.repeats):
-        for name, train in trains.items():
-            started = time.perf_counter()
-            train(STEPS)
-            seconds[name].append((time.perf_counter() - started) / STEPS)
-    context, peaks = multiprocessing.get_context("spawn"), {}
-    for name, make in loops.items():
-        answer: multiprocessing.Queue[int] = context.Queue()
-        process = context.Process(target=peak_bytes, args=(make, arguments.device, answer))
-        process.start()
-        peaks[name] = answer.get()
-        process.join()
-
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.processor() or platform.machine()}"
-    print(f"{date.today()}, torch {torch.__version__}, {where}, {arguments.threads} threads, n={arguments.repeats}\n")
+    seconds = seconds_a_step(trains, steps=STEPS, repeats=arguments.repeats)
+    peaks = {name: of_own_process(peak_bytes, make, arguments.device) for name, make in loops.items()}
+    print(f"{circumstances(device, arguments.threads, arguments.repeats)}, {arguments.precision}\n")
     print("| loop | ms a step | words a second | ratio to the literal loop | MB above parameters, gradients, state |")
     print("|---|---|---|---|---|")
     for name, own in seconds.items():
-        ratios = sorted(first / second for first, second in zip(seconds["literal"], own, strict=True))
-        ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        median = statistics.median(own)
-        print(f"| {name} | {1000 * median:.0f} | {BATCH * BPTT / median:.0f} | {ratio} | {peaks[name] / 2**20:.0f} |")
+        median, peak = statistics.median(own), peaks[name] / 2**20
+        times = f"{1000 * median:.0f} | {BATCH * BPTT / median:.0f} | {ratio(seconds['literal'], own)}"
+        print(f"| {name} | {times} | {peak:.0f} |")
 
 
 if __name__ == "__main__":

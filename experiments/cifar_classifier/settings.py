@@ -6,7 +6,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from reltrust.data.sizes import RGB_EXAMPLES
-from reltrust.errors import SettingsError
 from reltrust.schema import STRICT, Positive
 from reltrust.settings import Settings
 
@@ -36,18 +35,8 @@ class Subject:
         return f"channels{self.channels}"
 
     def check(self, settings: Settings) -> None:
-        if settings.data is None or settings.data.name not in RGB_EXAMPLES:
-            given = "null" if settings.data is None else settings.data.name
-            allowed = ", ".join(RGB_EXAMPLES)
-            raise SettingsError(f"data={given}: experiment=cifar_classifier needs colour images, {allowed}")
-        train, _ = RGB_EXAMPLES[settings.data.name]
-        if self.examples is not None and self.examples > train:
-            raise SettingsError(
-                f"task.examples={self.examples}: must be at most the {train} of data={settings.data.name}"
-            )
-        _, _, training = settings.trained
-        if training.batch_size > (count := self.examples or train):
-            raise SettingsError(f"training.batch_size={training.batch_size}: must be at most {count}, task.examples")
+        name = settings.data_among(RGB_EXAMPLES, "colour images")
+        settings.check_batch(self.examples, RGB_EXAMPLES[name][0])
 
     def build(self, settings: Settings, device: "torch.device") -> "ImageClassifier":
         from reltrust.data import rgb

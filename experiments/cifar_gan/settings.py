@@ -38,22 +38,11 @@ class Subject:
         return f"channels{self.channels}"
 
     def check(self, settings: Settings) -> None:
-        if settings.data is None or settings.data.name not in RGB_EXAMPLES:
-            given = "null" if settings.data is None else settings.data.name
-            raise SettingsError(f"data={given}: experiment=cifar_gan needs colour images, {', '.join(RGB_EXAMPLES)}")
-        train, _ = RGB_EXAMPLES[settings.data.name]
-        if self.examples is not None and self.examples > train:
+        name = settings.data_among(RGB_EXAMPLES, "colour images")
+        settings.check_batch(self.examples, RGB_EXAMPLES[name][0])
+        if self.samples % CLASSES[name]:
             raise SettingsError(
-                f"task.examples={self.examples}: must be at most the {train} of data={settings.data.name}"
-            )
-        _, _, training = settings.trained
-        count = self.examples or train
-        if training.batch_size > count:
-            raise SettingsError(f"training.batch_size={training.batch_size}: must be at most {count}, task.examples")
-        if self.samples % CLASSES[settings.data.name]:
-            raise SettingsError(
-                f"task.samples={self.samples}: must be a multiple of the {CLASSES[settings.data.name]} classes of "
-                f"data={settings.data.name}"
+                f"task.samples={self.samples}: must be a multiple of the {CLASSES[name]} classes of data={name}"
             )
 
     def build(self, settings: Settings, device: "torch.device") -> "ClassConditionalGan":

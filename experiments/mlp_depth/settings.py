@@ -6,7 +6,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from reltrust.data.sizes import TRAINING_EXAMPLES
-from reltrust.errors import SettingsError
 from reltrust.schema import STRICT
 from reltrust.settings import Settings
 
@@ -33,9 +32,7 @@ class Subject:
         return f"depth{self.hidden_layers}"
 
     def check(self, settings: Settings) -> None:
-        if settings.data is None or settings.data.name not in TRAINING_EXAMPLES:
-            given = "null" if settings.data is None else settings.data.name
-            raise SettingsError(f"data={given}: experiment=mlp_depth needs images, {', '.join(TRAINING_EXAMPLES)}")
+        settings.data_among(TRAINING_EXAMPLES, "images")
 
     def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
         from reltrust.data import images

@@ -40,22 +40,20 @@ class Subject:
         return f"width{self.width}-layers{self.layers}"
 
     def check(self, settings: Settings) -> None:
-        if settings.data is None or settings.data.name not in TOKENS:
-            given = "null" if settings.data is None else settings.data.name
-            raise SettingsError(f"data={given}: experiment=transformer_lm needs a text, {' or '.join(TOKENS)}")
+        name = settings.data_among(TOKENS, "a text")
         if self.width % self.heads:
             raise SettingsError(f"task.heads={self.heads}: must divide task.width={self.width}")
         _, _, training = settings.trained
-        tokens = TOKENS[settings.data.name]
+        tokens = TOKENS[name]
         if training.batch_size * 2 > tokens[0]:
             raise SettingsError(
                 f"training.batch_size={training.batch_size}: must be at most half of the {tokens[0]} training tokens "
-                f"of data={settings.data.name}"
+                f"of data={name}"
             )
         longest = min(tokens[0] // training.batch_size, *(count // EVALUATION_BATCH for count in tokens[1:])) - 1
         if self.bptt > longest:
             raise SettingsError(
-                f"task.bptt={self.bptt}: must be at most {longest}, the length of data={settings.data.name} in "
+                f"task.bptt={self.bptt}: must be at most {longest}, the length of data={name} in "
                 f"{training.batch_size} columns to train on and {EVALUATION_BATCH} to validate and test on"
             )
 

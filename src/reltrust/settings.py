@@ -5,6 +5,7 @@ A run's settings are *semantic* (they decide the result, and so the run's identi
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import field, fields, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -154,6 +155,31 @@ class Settings:
         if self.optimizer is None or self.schedule is None or self.training is None:
             raise SettingsError(f"training=null: experiment={self.experiment} is trained and needs it")
         return self.optimizer, self.schedule, self.training
+
+    def data_among(self, allowed: Collection[str], kind: str) -> str:
+        """The name of the data, which is one of these.
+
+        Raises:
+            SettingsError: it is another, or there is none.
+        """
+        name = None if self.data is None else self.data.name
+        if name is None or name not in allowed:
+            given = name or "null"
+            raise SettingsError(f"data={given}: experiment={self.experiment} needs {kind}, {', '.join(allowed)}")
+        return name
+
+    def check_batch(self, examples: int | None, available: int) -> None:
+        """That as many training examples (None: all) are there as ``task.examples`` says, and a batch is of no more.
+
+        Raises:
+            SettingsError: they are not.
+        """
+        if examples is not None and examples > available:
+            name = None if self.data is None else self.data.name
+            raise SettingsError(f"task.examples={examples}: must be at most the {available} of data={name}")
+        _, _, training = self.trained
+        if training.batch_size > (count := examples or available):
+            raise SettingsError(f"training.batch_size={training.batch_size}: must be at most {count}, task.examples")
 
 
 # --- from a plain mapping to settings, with errors for people ---------------------------------------------------------
