@@ -17,7 +17,9 @@ from reltrust.data.order import BatchOrder
 from reltrust.data.rgb import RgbData
 from reltrust.experiment import Measured, Player
 from reltrust.metrics.features import FeatureNetwork
-from reltrust.metrics.reference import FeatureSet, batch_size, compare, features_of, reference
+from reltrust.metrics.frechet import frechet_distance
+from reltrust.metrics.manifold import precision_recall
+from reltrust.metrics.reference import FeatureSet, batch_size, features_of, reference
 from reltrust.models.conditional_gan import Discriminator, Generator
 
 log = logging.getLogger(__name__)
@@ -139,13 +141,14 @@ class ClassConditionalGan:
         )
         assert self._references is not None
         generated = features_of(self.generate(self.samples), self.network)
-        train, test = (compare(generated, genuine) for genuine in self._references)
+        train, test = (frechet_distance(genuine.moments, generated.moments) for genuine in self._references)
+        shares = precision_recall(self._references[0].features, generated.features)
         names, norms, largest = self.norms()
         initial = self.module.initial_norms
         assert isinstance(initial, Tensor)
         growth = norms / initial
-        row = {"frechet_train": train[0], "frechet_test": test[0]}
-        row |= {f"sample_{name}": share for name, share in train[1]._asdict().items()}
+        row = {"frechet_train": train, "frechet_test": test}
+        row |= {"sample_precision": shares.precision, "sample_recall": shares.recall}
         row |= {"norm_growth_min": float(growth.min()), "norm_growth_max": float(growth.max())}
         lines = [
             f"{name},{norm:.7g},{one:.7g}\n"

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from reltrust.metrics.features import FeatureNetwork
-from reltrust.metrics.frechet import Moments, frechet_distance
-from reltrust.metrics.manifold import PrecisionRecall, precision_recall
+from reltrust.metrics.frechet import Moments
 
 
 def batch_size(device: torch.device) -> int:
@@ -64,11 +63,3 @@ def _moments(rows: Tensor) -> Moments:
     for part in rows.split(batch_size(rows.device)):
         moments.update(part)
     return moments
-
-
-def compare(generated: FeatureSet, genuine: FeatureSet) -> tuple[float, PrecisionRecall]:
-    """The Frechet distance, and precision and recall."""
-    return (
-        frechet_distance(genuine.moments, generated.moments),
-        precision_recall(genuine.features, generated.features),
-    )
