@@ -76,7 +76,7 @@ REPORT = Report(
             "make reproduce-cifar-classifier SCALE=small LAUNCHER=processes",
             "12 runs of 1,560 steps: 40 minutes, 2 CPU cores",
         ),
-        "quick": ("make reproduce-cifar-classifier", "about 4 minutes, 2 CPU cores"),
+        "quick": ("make reproduce-cifar-classifier", "about 3 minutes, 2 CPU cores"),
         "paper50": ("make reproduce-cifar-classifier SCALE=paper50", "20 runs of 19,550 steps: a GPU"),
         "madam": ("make reproduce-cifar-classifier SCALE=madam", "20 runs of 14,700 steps: a GPU"),
     },
