@@ -71,9 +71,12 @@ lock: setup ## renew requirements.lock from pyproject.toml
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --upgrade pyproject.toml --output-file requirements.lock
 
-benchmark: setup ## time a training step, the optimizers and packed runs against their peers
+benchmark: setup ## time training steps, the optimizers and packed runs against their peers
 	@"$(PY)" benchmarks/training_step.py
 	"$(PY)" benchmarks/optimizers.py
 	"$(PY)" benchmarks/packing.py
+	"$(PY)" benchmarks/transformer_lm.py
+	"$(PY)" benchmarks/cifar_gan.py
+	"$(PY)" benchmarks/grouped_convolutions.py
 
 .PHONY: help setup figures status test lint format lock benchmark

@@ -139,7 +139,7 @@ def test_a_run_learns_and_goes_on_to_the_bit_when_stopped(small: Resolve, tmp_pa
         ("task.architecture=vgg", "task.architecture='vgg': must be "),
         ("task.channels=0", "task.channels=0: "),
         ("task.examples=5001", "task.examples=5001: must be at most the 5000 of data=photographs"),
-        ("data=wikipedia", "data=wikipedia: experiment=cifar_classifier needs colour images, cifar10, cifar100, "),
+        ("data=wikipedia", "data=wikipedia: experiment=cifar_classifier needs colour images: cifar10, cifar100, "),
         ("training.batch_size=501", "training.batch_size=501: must be at most 500, task.examples"),
     ],
 )

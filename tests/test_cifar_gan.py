@@ -294,7 +294,7 @@ def test_an_evaluation_of_weights_that_are_not_finite_is_finite_or_infinite_and_
         ("task.examples=5001", "task.examples=5001: must be at most the 5000 of data=photographs"),
         ("task.examples=20 training.batch_size=21", "training.batch_size=21: must be at most 20, task.examples"),
         ("task.features=vgg", "task.features='vgg': must be "),
-        ("data=mnist", "data=mnist: experiment=cifar_gan needs colour images, cifar10, cifar100, photographs"),
+        ("data=mnist", "data=mnist: experiment=cifar_gan needs colour images: cifar10, cifar100, photographs"),
         ("task.ema=1", "task.ema=1: "),
     ],
 )

@@ -48,6 +48,9 @@ GROUPS = ("data", "experiment", "launcher", "optimizer", "scale", "schedule", "s
         ("optimizer=1", ["optimizer=1: must be a name, allowed are adam"]),
         ("hydra.mode=MULTIRUN optimizer=sgd,1", ["optimizer=1: must be a name, allowed are adam"]),
         ("hydra.mode=MULTIRUN seed=0,1 data=null", ["data=null: must be a name, allowed are "]),
+        # Regression: Hydra took it for --experimental-rerun, and ended in a traceback.
+        ("--experiment mlp_depth", ["--experiment: no option; a setting is written without dashes, as experiment="]),
+        ("--lr=0.1", ["--lr: no option; a setting is written without dashes, as lr=value"]),
         ("seed=0,1 data=null", ["data=null: must be a name, allowed are "]),
         ("sweep.grids=foo", ["sweep.grids=foo: needs sweep="]),
         ("sweep=mlp_depth sweep.grids=foo", ["sweep.grids='foo': must be a list"]),

@@ -178,7 +178,9 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path) -> Non
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert answer.returncode == 2
-    assert answer.stderr == 'error: the package hydra is missing: pip install "reltrust[experiments]"\n'
+    assert (
+        answer.stderr == 'error: the package hydra is missing: pip install ".[experiments]" in a checkout of reltrust\n'
+    )
 
 
 @pytest.mark.parametrize(

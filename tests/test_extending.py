@@ -17,7 +17,7 @@ from runs import ROOT
 pytestmark = pytest.mark.xdist_group("extending")  # one process has the tree, and answers to all commands
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"^`([\w/]+\.\w+)`[^\n]*\n\n```\w+\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
-NEW = ("two_spirals", "ring_gan", "tiny_lm", "pi")
+NEW = ("two_spirals", "ring_gan", "tiny_lm", "random_pi")
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    python ")]
 WRONG = {
     "task.turns=0": "task.turns=0: must be greater than 0",
@@ -27,7 +27,7 @@ WRONG = {
 }
 OTHERS = [
     COMMANDS[2],
-    "python -m reltrust experiment=pi scale=smoke optimizer=adam",
+    "python -m reltrust experiment=random_pi scale=smoke optimizer=adam",
     *(f"python -m reltrust experiment=two_spirals scale=smoke machine.results=nowhere {word}" for word in WRONG),
 ]
 
@@ -106,6 +106,13 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
     assert re.search(r"^reproduce-two-spirals +Can a perceptron tell two spirals apart\?", help_, flags=re.MULTILINE)
 
 
+def test_the_tests_that_walk_over_all_experiments_pass_with_the_new_ones(tree: Path) -> None:
+    # Regression: an analysis went with no optimizer, and toys without a quick scale were not what the tests ask for.
+    walkers = ["tests/test_configs.py", "tests/test_walls.py", "-k", "not writ"]
+    done = python(tree, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *walkers)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
 def test_the_new_gan_is_trained_by_two_optimizers_and_shows_what_it_makes(tree: Path, answered: list[Answer]) -> None:
     assert re.search(r"finished: steps 100, d_loss .*, g_loss .*, distance 0\.", answered[6].told)
     (path,) = tree.glob("results/runs/ring_gan/adam/*")
@@ -130,9 +137,9 @@ def test_the_new_analysis_runs_and_sweeps_and_keeps_its_file(tree: Path, answere
     assert "W&B" not in single.error
     assert "finished: pi 3.1" in single.told
     assert "4/4 runs, 4 finished" in swept.error
-    path, *_ = tree.glob("results/runs/pi/analysis/*")
+    path, *_ = tree.glob("results/runs/random_pi/analysis/*")
     assert (path / "files" / "pi.txt").read_bytes() == b"about 3.14"
-    table = (tree / "results/summaries/pi.csv").read_text().splitlines()
+    table = (tree / "results/summaries/random_pi.csv").read_text().splitlines()
     assert len(table) == 6  # a heading, the first command, four runs of the second
     refused = answered[len(COMMANDS) + 1]
     assert refused.code == 2

@@ -370,8 +370,8 @@ def test_integer_madam_leaves_a_file_of_few_bits_a_weight_with_the_same_perplexi
             "training.batch_size=300000",
             "training.batch_size=300000: must be at most half of the 452839 training tokens",
         ),
-        ("data=digits", "data=digits: experiment=transformer_lm needs a text, wikitext2, wikipedia"),
-        ("experiment=mlp_depth data=wikitext2", "data=wikitext2: experiment=mlp_depth needs images, mnist, digits"),
+        ("data=digits", "data=digits: experiment=transformer_lm needs a text: wikitext2, wikipedia"),
+        ("experiment=mlp_depth data=wikitext2", "data=wikitext2: experiment=mlp_depth needs images: mnist, digits"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(settings: Resolve, words: str, said: str) -> None:

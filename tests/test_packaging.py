@@ -97,7 +97,7 @@ def test_the_conda_environment_agrees_with_the_package() -> None:
     (package,) = installed
     match = re.fullmatch(r"-e \.\[([\w,-]+)\]", package)
     assert match is not None, f"{package} is not this checkout"
-    assert match[1].split(",") == ["experiments", "mnist5k"]
+    assert match[1].split(",") == ["experiments", "images", "mnist5k", "text"]
     assert set(match[1].split(",")) <= set(project()["optional-dependencies"])
 
 

@@ -128,7 +128,7 @@ def test_without_a_network_the_error_says_how_to_prefetch(
 def test_photographs_without_their_package_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
     rgb._load.cache_clear()
-    with pytest.raises(DataError, match=r'skimage: pip install "reltrust\[images\]"'):
+    with pytest.raises(DataError, match="skimage: pip install scikit-image"):
         rgb.load("photographs", "nowhere")
 
 

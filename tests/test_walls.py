@@ -171,7 +171,7 @@ def test_the_package_names_no_experiment() -> None:
     names = [path.name for path in (ROOT / "experiments").iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert names
     files = [path for path in SRC.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    found = [(path.name, name) for path in files for name in names if name in path.read_text()]
+    found = [(path.name, name) for path in files for name in names if re.search(rf"\b{name}\b", path.read_text())]
     assert found == []
 
 

@@ -20,17 +20,25 @@ try:
 
     from hydra_plugins.reltrust_plugins.composer import check_choices
     from reltrust import messages
-    from reltrust.errors import BusyError, RecordError, SweepError, UserError
+    from reltrust.errors import BusyError, RecordError, SettingsError, SweepError, UserError
     from reltrust.experiment import CONFIGS
     from reltrust.precheck import precheck
     from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings, parse
     from reltrust.sweeps.plan import BUSY, describe, plan
     from reltrust.training.stopping import PREEMPTED
 except ModuleNotFoundError as error:
-    print(f'error: the package {error.name} is missing: pip install "reltrust[experiments]"', file=sys.stderr)
+    print(
+        f'error: the package {error.name} is missing: pip install ".[experiments]" in a checkout of reltrust',
+        file=sys.stderr,
+    )
     raise SystemExit(2) from None
 
 FAILED, BAD_SETTINGS, NOT_ALL_DONE = 1, 2, 3
+# Of Hydra's command line. It would take a longer one for the first that begins alike.
+_OPTIONS = (
+    *("--help", "--hydra-help", "--version", "--multirun", "--run", "--cfg", "--info", "--package", "--resolve"),
+    *("--config-path", "--config-name", "--config-dir", "--shell-completion", "--experimental-rerun"),
+)
 _INTERRUPTED = "interrupted: the same command goes on from what was kept"
 
 
@@ -84,6 +92,9 @@ def main() -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(written)  # tells which signals came, whoever handles them
     try:
+        if unknown := [word for word in words if word.startswith("--") and word.partition("=")[0] not in _OPTIONS]:
+            name = unknown[0].partition("=")[0]
+            raise SettingsError(f"{name}: no option; a setting is written without dashes, as {name[2:]}=value")
         sys.argv[1:] = [_left_to_the_sweeper(word) for word in words] if _are_many(words) else words
         application()
     except (UserError, HydraException, OmegaConfBaseException, ValueError) as error:

