@@ -43,7 +43,8 @@ RUNS = [c for c in shown(r"python -m reltrust ") if not c.endswith("--help")]
 
 # Those of the experiments that docs/extending.md adds are run by test_extending.py.
 @pytest.mark.parametrize(
-    "command", [command for command in RUNS if not re.search("two_spirals|experiment=(random_pi|ring_gan|tiny_lm)", command)]
+    "command",
+    [command for command in RUNS if not re.search("two_spirals|experiment=(random_pi|ring_gan|tiny_lm)", command)],
 )
 def test_every_run_that_is_shown_composes(
     reltrust: Callable[..., "subprocess.CompletedProcess[str]"], command: str
