@@ -22,6 +22,7 @@ from reltrust.experiments.cifar_gan.task import ClassConditionalGan, pixels
 from torch import Tensor
 from torch.nn import functional as F
 
+from reltrust.build import compile_modules
 from reltrust.data.rgb import RgbData, RgbExamples
 from reltrust.metrics.features import FeatureNetwork
 from reltrust.models.conditional_gan import Discriminator, DownBlock, Generator, UpBlock
@@ -100,9 +101,8 @@ def our_loop(device: torch.device, channels: int, batch: int, *, compiled: bool,
         parts=1,
         cache=".",
     )
-    if compiled:  # as machine.compile does
-        for model in (task.generator, task.discriminator):
-            model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+    if compiled:
+        compile_modules(task.module, device)
     moves = [torch.optim.Adam(player.params, lr=1e-4, betas=(0.0, 0.999), fused=True) for player in task.players]
     program = Program(task, moves, 10**6, trainer)
     step = 0

@@ -23,6 +23,7 @@ from reltrust.experiments.transformer_lm.task import LanguageModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reltrust.build import compile_modules
 from reltrust.data.text import TextData
 from reltrust.models.transformer import TransformerLM, sinusoids
 from reltrust.settings import Trainer
@@ -73,8 +74,8 @@ def our_loop(device: torch.device, *, compiled: bool, trainer: Trainer) -> tuple
     data = TextData(tokens, tokens, tokens, tuple(map(str, range(VOCABULARY))))
     sizes = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "hidden": WIDTH, "context": BPTT}
     task = LanguageModel(data, partial(TransformerLM, **sizes, dropout=DROPOUT), batch_size=BATCH, seed=0)
-    if compiled:  # as machine.compile does
-        task.model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+    if compiled:
+        compile_modules(task.module, device)
     optimizer = torch.optim.SGD(task.model.parameters(), lr=LR, fused=True)
     program = Program(task, [optimizer], 10**6, trainer, [CLIP])
     step = 0

@@ -92,12 +92,17 @@ def program(settings: Settings, device: torch.device) -> Program:
         optimizers.append(optimizer(own, player.params, device, key=key, embeddings=embeddings))
     clip_norms = [own.clip_norm for own in chosen]
     if settings.machine.compile:
-        how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": compiler_options()}
-        for module in (task.module, *task.module.children()):  # whichever of them the task calls
-            module.compile(**how)
+        compile_modules(task.module, device)
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
     return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)
+
+
+def compile_modules(module: nn.Module, device: torch.device) -> None:
+    """Compiles the module and its children, whichever of them a task calls; on CUDA they become CUDA graphs."""
+    how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": compiler_options()}
+    for part in (module, *module.children()):
+        part.compile(**how)
 
 
 def analysis(settings: Settings, device: torch.device) -> Analysis:
