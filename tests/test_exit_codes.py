@@ -106,7 +106,7 @@ def test_a_failed_run_of_a_sweep_is_1_a_refused_one_2_and_a_diverged_one_0(
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as patch:
         patch.setattr(build, "optimizer", lambda *_: 1 / 0)
-        patch.setattr(build, "check", lambda _: None)
+        patch.setattr(build, "check", lambda *_, **__: None)
         failed = reltrust(*words)
     assert failed.returncode == 1
     assert "2 of 2 runs failed" in failed.stderr

@@ -260,7 +260,7 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
         (["launcher.memory_fraction=1.5"], "launcher.memory_fraction=1.5: must be less than or equal to 1"),
         (["launcher.workers=two"], "launcher.workers='two': must be a valid integer"),
         (["launcher.members=3"], "launcher.members=3: unknown key"),
-        (["launcher=serial", "launcher.workers=3"], "launcher.workers=3: only launcher=packed and launcher=processes"),
+        (["launcher=serial", "launcher.workers=3"], "launcher.workers=3: launcher=serial has no settings"),
         (
             ["launcher.require_packing=true", "optimizer=integer_madam", "optimizer.init=random"],
             "launcher.require_packing=true, but optimizer.init=random draws",

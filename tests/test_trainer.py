@@ -37,7 +37,7 @@ def test_a_run_leaves_a_whole_record(settings: Resolve) -> None:
     assert record.summary["train_accuracy"] == record.metrics[-1]["train_accuracy"] > 0.5
     attempt = record.provenance["attempts"][-1]
     assert attempt["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert {"commit", "dirty"} == set(attempt["code"])
+    assert {"commit", "dirty", "diff"} == set(attempt["code"])
     assert attempt["hardware"]["cpu"]
     assert attempt["ended"] >= attempt["started"]
 

@@ -223,6 +223,7 @@ STOREYS = [
     ["build"],
     ["run"],
     ["packing"],
+    ["clusters"],
     ["__main__"],
 ]
 STOREY = {wing: height for height, wings in enumerate(STOREYS) for wing in wings}

@@ -1,9 +1,9 @@
 """``python -m reltrust``: the Hydra application. One run, or with ``-m`` or ``sweep=...`` many."""
 
+import math
 import os
-import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NoReturn
@@ -23,9 +23,10 @@ try:
     from reltrust.errors import BusyError, RecordError, SettingsError, SweepError, UserError
     from reltrust.experiment import CONFIGS
     from reltrust.precheck import precheck
+    from reltrust.records.store import RunRecord, Status
     from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings, parse
     from reltrust.sweeps.plan import BUSY, describe, plan
-    from reltrust.training.stopping import PREEMPTED
+    from reltrust.training.stopping import PREEMPTED, SIGNALS, heard_signals
 except ModuleNotFoundError as error:
     print(
         f'error: the package {error.name} is missing: pip install ".[experiments]" in a checkout of reltrust',
@@ -43,10 +44,16 @@ _INTERRUPTED = "interrupted: the same command goes on from what was kept"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="run")
-def application(config: DictConfig) -> str:
-    """One run from its resolved config; returns its status."""
+def application(config: DictConfig) -> str | float:
+    """One run from its resolved config; returns its status, or the measure that ``objective`` names.
+
+    The latter is for sweepers that look for its best value; of a diverged run it is NaN.
+    """
     try:
-        (planned,) = plan([_from_where_it_began(parse(OmegaConf.to_container(config, resolve=True)))])  # type: ignore[arg-type]
+        settings = _from_where_it_began(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+        (planned,) = plan([settings], retry_failed=config.retry_failed)
+        if planned.action == Status.FAILED:
+            raise SweepError(f"{planned.record.path}: failed, and retry_failed=false: {planned.record.error}")
         if config.dry_run:
             print(describe([planned], each=True))
             return "planned"
@@ -55,8 +62,7 @@ def application(config: DictConfig) -> str:
         if planned.is_due:
             precheck([planned.settings])
 
-        from reltrust.records.store import Status  # torch and all that: only now
-        from reltrust.run import run
+        from reltrust.run import run  # torch and all that: only now
         from reltrust.training import ranks
 
         status = run(planned)
@@ -70,7 +76,17 @@ def application(config: DictConfig) -> str:
         shown = {key: value for key, value in planned.record.summary.items() if not isinstance(value, dict)}
         result = ", ".join(f"{key} {value:.6g}" for key, value in shown.items())
         print(f"{status}: {result}\nrecord: {planned.record.path}")
-    return status.value
+    return status.value if config.objective is None else _objective(config.objective, status, planned.record)
+
+
+def _objective(name: str, status: Status, record: RunRecord) -> float:
+    """Raises SettingsError if the run has measured nothing of this name."""
+    measured = {key: value for key, value in record.summary.items() if isinstance(value, int | float)}
+    if status is Status.DIVERGED:
+        return math.nan
+    if name not in measured:
+        raise SettingsError(f"objective={name}: not measured, allowed are {', '.join(sorted(measured))}")
+    return float(measured[name])
 
 
 def _from_where_it_began(settings: Settings) -> Settings:
@@ -87,11 +103,14 @@ def main() -> None:
     """Runs the application; what a user got wrong is one line on standard error and exit status 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print the error itself, and exit with 1
     words = sys.argv[1:]
-    signals, written = os.pipe()
-    for end in (signals, written):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(written)  # tells which signals came, whoever handles them
+    with heard_signals() as heard:
+        _main(words, heard)
+
+
+def _main(words: list[str], heard: Callable[[], list[int]]) -> None:
     try:
+        words = ["retry_failed=true" if word == "--retry-failed" else word for word in words]
+        sys.argv[1:] = words
         if unknown := [word for word in words if word.startswith("--") and word.partition("=")[0] not in _OPTIONS]:
             name = unknown[0].partition("=")[0]
             raise SettingsError(f"{name}: no option; a setting is written without dashes, as {name[2:]}=value")
@@ -110,9 +129,9 @@ def main() -> None:
         if leaving.code != PREEMPTED:
             raise
         print(_INTERRUPTED, file=sys.stderr)
-        with suppress(BlockingIOError):  # only a process of this one was asked to stop
-            sys.exit(128 + os.read(signals, 1)[0])
-        raise
+        if signals := [number for number in heard() if number in SIGNALS]:
+            sys.exit(128 + signals[0])
+        raise  # only a process of this one was asked to stop
 
 
 def _leave(error: Exception) -> NoReturn:

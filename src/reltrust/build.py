@@ -206,10 +206,13 @@ def optimizer_class(target: str, key: str = "optimizer") -> Callable[..., torch.
     return found  # type: ignore[no-any-return]
 
 
-def check(runs: Iterable[Settings]) -> None:
+def check(runs: Iterable[Settings], *, here: bool = True) -> None:
     """Refuses what one of the runs would be refused for, before any of them starts, as far as no task need be built.
 
     What can be known without torch :func:`reltrust.precheck.precheck` has refused before.
+
+    Args:
+        here: False for runs that another machine computes, which sees the same folders and has other devices.
 
     Raises:
         SettingsError: a setting that the optimizer or the device refuses.
@@ -217,7 +220,8 @@ def check(runs: Iterable[Settings]) -> None:
     """
     different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
     for settings in different.values():
-        device(settings)
+        if here:
+            device(settings)
         if settings.optimizer is None:
             continue
         params = [nn.Parameter(torch.zeros(shape)) for shape in ((64, 64), (64,))]

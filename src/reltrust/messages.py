@@ -75,7 +75,7 @@ def of_hydra(error: Exception, command_keys: Iterable[str]) -> str:
         if isinstance(cause, InterpolationResolutionError):
             return f"{shown}: {str(cause).splitlines()[0]}"
         if key == "launcher":
-            return f"{shown}: only launcher=packed and launcher=processes have settings of this kind"
+            return f"{shown}: launcher=serial has no settings; launcher=packed, processes, slurm and ray have"
         if key == "sweep":
             return f"{shown}: needs sweep=, the experiment whose grids it changes"
         names = {str(name) for name in cause.parent_node} - {"hydra"}

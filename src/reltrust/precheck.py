@@ -19,8 +19,11 @@ from reltrust.settings import Settings
 _DYNAMIC = re.compile(r"import \*|__getattr__|__path__|globals|setattr|sys\.modules|exec\(|vars\(")
 
 
-def precheck(runs: Iterable[Settings]) -> None:
+def precheck(runs: Iterable[Settings], *, here: bool = True) -> None:
     """Refuses what one of the runs would be refused for on this machine; what is not certain is left to the run.
+
+    Args:
+        here: False for runs that another machine computes, with other cores and devices.
 
     Raises:
         SettingsError: results cannot be kept there, there are fewer cores than threads, no CUDA driver, no such module.
@@ -29,9 +32,9 @@ def precheck(runs: Iterable[Settings]) -> None:
     for settings in different:
         check_writable(settings.machine.results)
         threads, cores, device = settings.machine.threads, os.cpu_count() or 1, settings.machine.device
-        if threads is not None and threads > cores:
+        if here and threads is not None and threads > cores:
             raise SettingsError(f"machine.threads={threads}: must be at most {cores}, the cores of this machine")
-        if device.startswith("cuda") and not _may_have_cuda():
+        if here and device.startswith("cuda") and not _may_have_cuda():
             raise SettingsError(f"machine.device={device!r}: not present on this machine; auto takes what there is")
         if settings.optimizer is not None:
             chosen = {"optimizer": settings.optimizer}

@@ -118,7 +118,7 @@ class Tracking:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Launcher:
-    """How launcher=packed and launcher=processes share a machine among the runs of a multirun."""
+    """How the runs of a multirun share a machine."""
 
     max_members: Positive | None = None
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -126,7 +126,50 @@ class Launcher:
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
-COMMAND_KEYS = ("scale", "sweep", "dry_run", "launcher")  # they choose other keys, or what the command does
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cluster(Launcher):
+    """How a sweep is dealt out to jobs of a cluster. Each is to its runs what ``Launcher`` is on one machine.
+
+    ``workers`` are processes in a job; None: one for each of its ``cpus``, on a GPU one.
+    """
+
+    packs_per_job: Positive = 1
+    parallel_jobs: Positive = 64
+    cpus: Positive = 1
+    gpus: Annotated[int, Field(ge=0)] = 0
+    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Slurm(Cluster):
+    """Jobs of SLURM; what is None is left to the cluster's defaults."""
+
+    engine: Literal["slurm"]
+    job_name: NotEmpty = "reltrust"
+    minutes: Positive = 60
+    partition: NotEmpty | None = None
+    account: NotEmpty | None = None
+    qos: NotEmpty | None = None
+    warn_seconds: Positive = 90  # before the minutes are over; checkpoints are to be left in that time
+    requeues: Annotated[int, Field(ge=0)] = 100  # after as many ends of its minutes a job is not asked for again
+    wait: bool = True
+    folder: NotEmpty = "slurm"  # logs and what submitit hands to jobs; all machines see it
+    setup: list[str] = field(default_factory=list)  # shell commands before a job begins
+    options: list[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=.*)?$")]] = field(default_factory=list)  # of sbatch
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Ray(Cluster):
+    """Tasks of Ray."""
+
+    engine: Literal["ray"]
+    address: NotEmpty | None = None  # of a cluster; None: one that lasts as long as the sweep, on this machine
+    local_cpus: Positive | None = None  # that the latter has; None: its cores
+    retries: Annotated[int, Field(ge=-1)] = 3  # of a task whose process died; -1: without end
+
+
+# They choose other keys, or what the command does.
+COMMAND_KEYS = ("scale", "sweep", "dry_run", "retry_failed", "objective", "launcher")
 MACHINE_FIELDS = ("machine", "tracking")
 
 
@@ -193,7 +236,9 @@ def parse(config: dict[str, Any]) -> Settings:
     """
     if "launcher" in config:
         parse_launcher(config["launcher"])
-    _validate(bool, config.get("dry_run", False), ("dry_run",))
+    for key, kind in (("dry_run", bool), ("retry_failed", bool), ("objective", NotEmpty | None)):
+        if key in config:
+            _validate(kind, config[key], (key,))
     config = {key: value for key, value in config.items() if key not in COMMAND_KEYS}
     if isinstance(config.get("optimizer"), dict):
         config["optimizer"] = _optimizer(config["optimizer"], ("optimizer",))
@@ -273,12 +318,14 @@ def _split(config: dict[str, Any], schema: Any, prefix: tuple[str, ...]) -> tupl
 
 
 def parse_launcher(config: Any) -> Launcher:
-    """The settings of the packed launcher.
+    """The settings of the launcher: of a cluster's, if they name its ``engine``.
 
     Raises:
         SettingsError: as :func:`parse`.
     """
-    launcher: Launcher = _validate(Launcher, config, ("launcher",))
+    engine = config.get("engine") if isinstance(config, dict) else None
+    schema = {"slurm": Slurm, "ray": Ray}.get(str(engine), Launcher)
+    launcher: Launcher = _validate(schema, config, ("launcher",))
     return launcher
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -18,14 +19,14 @@ from hydra_plugins.reltrust_plugins.composer import Composer, override_text, sca
 from reltrust.errors import BusyError, DataError, SettingsError, SweepError, UserError, first_line
 from reltrust.precheck import precheck
 from reltrust.records.store import Status
-from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS
+from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings
 from reltrust.sweeps.grids import Point, as_list, check_grids, expand
 from reltrust.sweeps.plan import BUSY, PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
 
-# Launchers whose runs find what this process finds, by the names of their classes: Hydra loads plugins twice, so the
-# classes themselves cannot be asked for.
-_ON_THIS_MACHINE = ("BasicLauncher", "PackedLauncher", "JoblibLauncher")
+# Hydra's launchers whose runs find what this process finds, by the names of their classes: Hydra loads plugins twice,
+# so the classes themselves cannot be asked for.
+_ON_THIS_MACHINE = ("BasicLauncher", "JoblibLauncher")
 
 
 @dataclass
@@ -45,44 +46,55 @@ class GridSweeper(Sweeper):
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._config = config
+        self._read(hydra_context.config_loader, config)
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    @classmethod
+    def of(cls, loader: ConfigLoader, config: DictConfig) -> "GridSweeper":
+        """One that launches nothing, to be asked which runs there are."""
+        sweeper = cls()
+        sweeper._read(loader, config)
+        return sweeper
+
+    def _read(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self._config, self._loader = config, loader
         sweep: Any = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
         self._name: str = sweep.get("name", "multirun")
         grids = check_grids(sweep.get("grids", [{}]))
         # A key is written with or without + and is the same.
         self._spelled = {key.lstrip("+"): key for grid in grids for key in grid}
         self._grids: list[Point] = [{key.lstrip("+"): value for key, value in grid.items()} for grid in grids]
-        self._loader = hydra_context.config_loader
-        self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             raise SettingsError("under torchrun several processes compute one run, and this command is of many")
-        composer = Composer(self._loader, self._config)
-        settings, words = [], {}
-        for overrides in self.runs(arguments):
-            settings.append(composer.settings(overrides))
-            words[id(settings[-1])] = overrides
-        runs = plan(settings)
+        composed = self.settings(arguments)
+        runs = plan([settings for settings, _ in composed], retry_failed=self._config.retry_failed)
+        due = [run for run in runs if run.is_due]
         if self._config.dry_run:
             print(describe(runs, each=True))
+            if due and (jobs := self._jobs(due)):
+                print(jobs)
             return []
 
-        due = [run for run in runs if run.is_due]
-        if due and type(self._launcher).__name__ in _ON_THIS_MACHINE:
-            precheck([run.settings for run in due])
+        here = getattr(self._launcher, "is_here", type(self._launcher).__name__ in _ON_THIS_MACHINE)
+        if due and (here or hasattr(self._launcher, "launch_runs")):
+            precheck([run.settings for run in due], here=here)
             from reltrust import build  # torch and all that: only now
 
-            build.check([run.settings for run in due])
+            build.check([run.settings for run in due], here=here)
         print(describe(runs, each=False), file=sys.stderr)
         outcomes: Sequence[Any] = []
         if due:
+            if hasattr(self._launcher, "submit") and not self._launcher.submit(due):
+                return []
             with SweepProgress(self._name, due, self._config.machine.progress):
                 if hasattr(self._launcher, "launch_runs"):
                     outcomes = self._launcher.launch_runs(due)
                 else:
+                    words = {id(settings): overrides for settings, overrides in composed}
                     outcomes = self._launched([words[id(run.settings)] for run in due])
                 if all(isinstance(outcome, SettingsError | DataError) for outcome in outcomes):
                     raise outcomes[0]  # what only the task could refuse; nothing was written
@@ -95,6 +107,11 @@ class GridSweeper(Sweeper):
                 print(f"results: {path}", file=sys.stderr)
         report(runs, outcomes)
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]
+
+    def settings(self, arguments: list[str]) -> list[tuple[Settings, list[str]]]:
+        """The settings of each run, beside its overrides; raises SettingsError as :meth:`runs`, and for a setting."""
+        composer = Composer(self._loader, self._config)
+        return [(composer.settings(overrides), overrides) for overrides in self.runs(arguments)]
 
     def runs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each run of the multirun with these, as a single run would be given them.
@@ -110,6 +127,10 @@ class GridSweeper(Sweeper):
             overrides += [written[key] if text is None else text for key, text in line.items()]
             runs.append([*overrides, "machine.progress=false"])  # of single runs: the sweep shows its own
         return runs
+
+    def _jobs(self, due: Sequence[PlannedRun]) -> str | None:
+        """What a cluster's launcher would submit."""
+        return self._launcher.describe(due) if hasattr(self._launcher, "describe") else None
 
     def _launched(self, jobs: list[list[str]]) -> list[Any]:
         """How each run ended under one of Hydra's launchers, or the error that it failed of."""
@@ -190,7 +211,7 @@ def report(runs: Sequence[PlannedRun], outcomes: Sequence[Any]) -> None:
             continue  # whoever has come to it
         if isinstance(outcome, BusyError) or (run.action == BUSY and status is not Status.FAILED):
             busy.append(f"  {run.record.path}")
-        elif isinstance(outcome, BaseException) or run.action == BUSY:
+        elif isinstance(outcome, BaseException) or run.action in (BUSY, Status.FAILED):
             known = outcome is None or isinstance(outcome, UserError)
             text = str(outcome or run.record.error) if known else f"{type(outcome).__name__}: {outcome}"
             failed.append(f"  {text}" if str(run.record.path) in text else f"  {run.record.path}: {text}")

@@ -16,21 +16,23 @@ from reltrust.errors import SettingsError
 from reltrust.packing.eligibility import obstacle
 from reltrust.packing.grouping import group_into_packs
 from reltrust.packing.runner import Outcome, run_pack
-from reltrust.records import lease
-from reltrust.records.provenance import cores
+from reltrust.records import lease, provenance
 from reltrust.records.store import Status
 from reltrust.settings import Launcher
 from reltrust.sweeps.plan import PlannedRun
-from reltrust.training.stopping import PREEMPTED, StopRequest
+from reltrust.training.stopping import PREEMPTED, SIGNALS, StopRequest
 
 _SECONDS_TO_STOP = 20.0  # for checkpoints, once the process that started this one is dead
 
 
-def run_packs(runs: Sequence[PlannedRun], launcher: Launcher) -> list[Outcome]:
+def run_packs(runs: Sequence[PlannedRun], launcher: Launcher, cores: int | None = None) -> list[Outcome]:
     """Runs of any shapes, each as :func:`~reltrust.packing.runner.run_pack` does; the outcome of each.
 
     On a CPU one process for each core trains with one thread; on an accelerator this process does everything. SIGTERM
     reaches all of them: they leave checkpoints, and the outcome is ``preempted``.
+
+    Args:
+        cores: that there are to share; None: those that this process may use.
 
     Raises:
         SettingsError: packing is required, and a run cannot be packed; nothing has been started.
@@ -40,7 +42,7 @@ def run_packs(runs: Sequence[PlannedRun], launcher: Launcher) -> list[Outcome]:
     if launcher.require_packing and obstacles:
         raise SettingsError(f"launcher.require_packing=true, but {next(iter(obstacles.values()))}")
     on_cpu = build.device(settings[0]).type == "cpu"
-    workers = launcher.workers or (cores() if on_cpu else 1)
+    workers = launcher.workers or ((cores or provenance.cores()) if on_cpu else 1)
     packs = group_into_packs(settings, workers=workers, max_members=launcher.max_members, alone=obstacles)
     workers = min(workers, len(packs))
     limits: dict[str, Any] = {
@@ -90,7 +92,7 @@ def _outcomes_of(future: "Future[list[Outcome]]", members: int, stop: threading.
 
 @contextmanager
 def _forwarded_signals() -> Iterator[threading.Event]:
-    """SIGTERM and Ctrl-C are for this process's children to hear; it waits for them. Set once there was a signal."""
+    """What asks to stop is for this process's children to hear; it waits for them. Set once there was a signal."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -100,7 +102,7 @@ def _forwarded_signals() -> Iterator[threading.Event]:
         stop.set()
         _terminate_children()
 
-    earlier = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    earlier = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield stop
     finally:

@@ -47,9 +47,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Pat
             if keep is not None and path.exists():
                 path.replace(keep)
             scrap.replace(path)
+            _sync_folder(path.parent)
         except BaseException:
             scrap.unlink(missing_ok=True)
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name too outlives a crash of the system."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_scraps(folder: Path, *, older_than_seconds: float = 0.0) -> None:

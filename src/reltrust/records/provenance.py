@@ -1,5 +1,7 @@
 """Where a result comes from: code, versions, hardware, command, times."""
 
+import hashlib
+import os
 import platform
 import shlex
 import subprocess
@@ -11,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+JOB = "RELTRUST_JOB"  # the variable of the environment that names a job where the engine itself sets none
 _PACKAGES = ("reltrust", "torch", "torchvision", "numpy", "scikit-learn", "mlxtend", "hydra-core", "wandb")
 
 
@@ -26,24 +29,37 @@ def attempt(device: str) -> dict[str, Any]:
     if program == "__main__.py":
         program = f"python -m {Path(sys.argv[0]).parent.name}"
     command = " ".join([program, *map(shlex.quote, sys.argv[1:])])
-    found = {"started": now(), "ended": None, "command": command, "code": code(), "versions": versions()}
-    return found | {"hardware": hardware(device)}
+    found = {"started": now(), "ended": None, "command": command, "job": job()}
+    return found | {"code": code(), "versions": versions(), "hardware": hardware(device)}
+
+
+def job() -> str | None:
+    """The job of a cluster that this process belongs to, as ``slurm 17_3`` or ``ray 0100``; None outside of one."""
+    if (named := os.environ.get(JOB)) is not None:
+        return named
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    number = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
+    return number and f"slurm {number}"
 
 
 @cache
 def code() -> dict[str, Any]:
-    """The git commit of this checkout and whether files differ from it; None for both outside a checkout."""
+    """The git commit of this checkout, whether files differ from it, and the SHA-256 of the difference.
+
+    Outside a checkout all are None; the last is None too where nothing differs.
+    """
     here = Path(__file__).parent
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, check=True).stdout.strip()
 
     try:
         # Results are not code: records that a sweep has just written do not make the checkout dirty.
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+        changed = git("diff", "--no-ext-diff", "--binary", "HEAD", "--", ":/", ":(top,exclude)results")
+        digest = hashlib.sha256(changed).hexdigest() if changed else None
+        return {"commit": git("rev-parse", "HEAD").decode(), "dirty": bool(changed), "diff": digest}
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+        return {"commit": None, "dirty": None, "diff": None}
 
 
 @cache

@@ -11,6 +11,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -162,19 +163,21 @@ class RunRecord:
         return list(read_json_lines(self.path / "metrics.jsonl"))
 
     @property
-    def last_step(self) -> int:
-        """The step of the last row logged so far, 0 if there is none; reads the end of the file only."""
+    def last_row(self) -> Row:
+        """The last row logged so far, empty if there is none; reads the end of the file only."""
         try:
             with (self.path / "metrics.jsonl").open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_ROW))
                 lines = file.read().splitlines(keepends=True)
-        except OSError:
-            return 0
-        whole = [line for line in lines if line.endswith(b"\n")]
-        try:
-            return int(json.loads(whole[-1])["step"]) if whole else 0
-        except (ValueError, KeyError, TypeError):  # damaged: its own run will tell
-            return 0
+            row = json.loads([line for line in lines if line.endswith(b"\n")][-1])
+            return row if isinstance(row["step"], int) else {}
+        except (OSError, IndexError, ValueError, KeyError, TypeError):  # damaged: its own run will tell
+            return {}
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last row logged so far, 0 if there is none."""
+        return int(self.last_row.get("step", 0))
 
     @property
     def summary(self) -> Row:
@@ -324,7 +327,7 @@ class RunRecord:
         try:
             self.lease.check()
             record = self.provenance
-            record["attempts"][-1]["ended"] = provenance.now()
+            record["attempts"][-1] |= {"ended": provenance.now(), "status": status.value}
             write_json(self.path / "provenance.json", record)
             self._set_status(status, **details)
             if status.is_result:
@@ -353,6 +356,17 @@ class Store:
         for path in sorted(self.root.glob(f"{experiment}/*/*/status.json")):
             if _SET_ASIDE not in path.parent.name:
                 yield RunRecord(path.parent)
+
+
+def spent_checkpoints(store: Store) -> list[Path]:
+    """Checkpoints of runs that have their result; what is damaged or of a newer version is left out."""
+    spent = []
+    for record in store.records():
+        with suppress(RecordError):
+            status = record.status
+            if status is not None and status.is_result:
+                spent += sorted(record.path.glob("checkpoint*.pt"))
+    return spent
 
 
 def busy(records: Sequence[RunRecord]) -> list[bool]:

@@ -120,6 +120,7 @@ def _row(record: RunRecord) -> dict[str, Any] | None:
             **summary,
             "steps": training.get("steps"),  # as planned: a diverged run made fewer
             "members": last.get("members", 1),  # runs that made their steps together
+            "attempts": len(origin["attempts"]),  # 1: it was never interrupted
             "device": last["hardware"].get("gpu", last["hardware"]["cpu"]),
             "torch": last["versions"]["torch"],
             "commit": last["code"]["commit"],

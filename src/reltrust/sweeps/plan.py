@@ -23,7 +23,7 @@ class PlannedRun:
 
     @property
     def is_due(self) -> bool:
-        return self.action not in (Status.FINISHED, Status.DIVERGED, BUSY)
+        return self.action in (START, RESUME, AGAIN)
 
     @property
     def has_kept(self) -> bool:
@@ -33,8 +33,10 @@ class PlannedRun:
         return path is None or path.exists()
 
 
-def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
+def plan(runs: Sequence[Settings], *, retry_failed: bool = True) -> list[PlannedRun]:
     """Looks every run up in its store; settings that are one run are planned once. Reads, and writes nothing.
+
+    With ``retry_failed=False`` a run that has failed is left as it is.
 
     Tells of finished runs that have not kept what ``machine.keep`` asks for: they are not trained again.
     """
@@ -54,6 +56,8 @@ def plan(runs: Sequence[Settings]) -> list[PlannedRun]:
             action = status.value
         elif held[path]:
             action = BUSY
+        elif status is Status.FAILED and not retry_failed:
+            action = status.value
         else:
             action = RESUME if record.checkpoint_path.exists() else AGAIN
         planned.append(PlannedRun(settings, record, action))

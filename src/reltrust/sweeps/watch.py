@@ -51,7 +51,7 @@ class SweepProgress:
         """Reads the records and shows what they say."""
         for i, run in enumerate(self._runs):
             # A status from before this sweep (an earlier failure) says nothing about it.
-            running = self._statuses[i] in (None, Status.RUNNING)
+            running = self._statuses[i] in (None, Status.RUNNING, Status.PREEMPTED)
             if running and run.record.status_time != self._before[i]:
                 self._statuses[i] = run.record.status
                 result = self._statuses[i] in (Status.FINISHED, Status.DIVERGED)

@@ -1,0 +1,63 @@
+"""A sweeper of Hydra's that is not ours: it gets the objective of each run, and what the store has is not run again."""
+
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+
+from reltrust.records.store import Store
+from reltrust.settings import Settings
+from runs import run
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+Resolve = Callable[..., Settings]
+SEARCH = (
+    "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=10", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=1",
+    "hydra.sweeper.direction=minimize", "scale=smoke", "tracking=none", "machine.progress=false", "machine.device=cpu",
+    "optimizer.lr=interval(0.001,1)", "objective=test_loss",
+)  # fmt: skip
+
+
+def test_ten_trials_of_optuna_are_ten_runs_and_the_same_search_again_is_none(
+    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not any("Optuna" in plugin.__name__ for plugin in Plugins.instance().discover()):
+        pytest.skip("hydra/sweeper=optuna is an extra")
+    first = reltrust(*SEARCH)
+    assert first.returncode == 0, first.stderr
+    records = list(Store("results").records())
+    assert len(records) == 10
+    best = min(record.summary["test_loss"] for record in records)
+    found = (tmp_path / "optimization_results.yaml").read_text()
+    assert f"best_value: {best}" in found
+    again = reltrust(*SEARCH)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "optimization_results.yaml").read_text() == found
+    assert {len(record.provenance["attempts"]) for record in Store("results").records()} == {1}
+    GlobalHydra.instance().clear()
+
+
+def test_the_objective_of_a_diverged_run_is_no_number(reltrust: Call, settings: Resolve) -> None:
+    from reltrust.__main__ import _objective
+
+    chosen = settings("optimizer=sgd", "optimizer.lr=1e30")
+    status = run(chosen)
+    record = Store(chosen.machine.results).record(chosen)
+    assert math.isnan(_objective("test_loss", status, record))
+
+
+def test_an_objective_that_is_not_measured_is_refused_with_those_that_are(reltrust: Call) -> None:
+    refused = reltrust("scale=smoke", "tracking=none", "objective=accuracy")
+    assert refused.returncode == 2
+    assert "error: objective=accuracy: not measured, allowed are " in refused.stderr
+    assert "test_accuracy" in refused.stderr
+
+
+def test_our_own_launchers_need_our_own_sweeper(reltrust: Call) -> None:
+    refused = reltrust(*SEARCH, "launcher=processes")
+    assert refused.returncode == 2
+    assert "only launcher=serial goes with a sweeper other than hydra/sweeper=reltrust" in refused.stderr
