@@ -1,20 +1,15 @@
 """A sweeper of Hydra's that is not ours: it gets the objective of each run, and what the store has is not run again."""
 
-import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 
-from reltrust.records.store import Store
-from reltrust.settings import Settings
-from runs import run
+from reltrust.records.store import Status, Store
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
-Resolve = Callable[..., Settings]
 SEARCH = (
     "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=10", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=1",
     "hydra.sweeper.direction=minimize", "scale=smoke", "tracking=none", "machine.progress=false", "machine.device=cpu",
@@ -22,11 +17,13 @@ SEARCH = (
 )  # fmt: skip
 
 
-def test_ten_trials_of_optuna_are_ten_runs_and_the_same_search_again_is_none(
-    reltrust: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _needs_optuna() -> None:
     if not any("Optuna" in plugin.__name__ for plugin in Plugins.instance().discover()):
         pytest.skip("hydra/sweeper=optuna is an extra")
+
+
+def test_ten_trials_of_optuna_are_ten_runs_and_the_same_search_again_is_none(reltrust: Call, tmp_path: Path) -> None:
+    _needs_optuna()
     first = reltrust(*SEARCH)
     assert first.returncode == 0, first.stderr
     records = list(Store("results").records())
@@ -38,16 +35,20 @@ def test_ten_trials_of_optuna_are_ten_runs_and_the_same_search_again_is_none(
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "optimization_results.yaml").read_text() == found
     assert {len(record.provenance["attempts"]) for record in Store("results").records()} == {1}
-    GlobalHydra.instance().clear()
 
 
-def test_the_objective_of_a_diverged_run_is_no_number(reltrust: Call, settings: Resolve) -> None:
-    from reltrust.__main__ import _objective
-
-    chosen = settings("optimizer=sgd", "optimizer.lr=1e30")
-    status = run(chosen)
-    record = Store(chosen.machine.results).record(chosen)
-    assert math.isnan(_objective("test_loss", status, record))
+@pytest.mark.parametrize(("objective", "direction"), [("test_loss", "minimize"), ("test_accuracy", "maximize")])
+def test_a_diverged_run_is_the_worst_trial_and_does_not_end_the_search(
+    reltrust: Call, tmp_path: Path, objective: str, direction: str
+) -> None:
+    """Optuna's sweeper ends at a value that is not a number."""
+    _needs_optuna()
+    search = [word for word in SEARCH if not word.startswith(("hydra.sweeper.n_trials", "optimizer.lr", "objective"))]
+    words = (f"objective={objective}", f"hydra.sweeper.direction={direction}", "hydra.sweeper.n_trials=4")
+    ran = reltrust(*search, *words, "optimizer=sgd", "optimizer.lr=choice(0.01,1.0e30)")
+    assert ran.returncode == 0, ran.stderr
+    assert {record.status for record in Store("results").records()} == {Status.FINISHED, Status.DIVERGED}
+    assert "optimizer.lr: 0.01" in (tmp_path / "optimization_results.yaml").read_text()
 
 
 def test_an_objective_that_is_not_measured_is_refused_with_those_that_are(reltrust: Call) -> None:

@@ -47,7 +47,7 @@ _INTERRUPTED = "interrupted: the same command goes on from what was kept"
 def application(config: DictConfig) -> str | float:
     """One run from its resolved config; returns its status, or the measure that ``objective`` names.
 
-    The latter is for sweepers that look for its best value; of a diverged run it is NaN.
+    The latter is for sweepers that look for its best value; of a diverged run it is the worst that there is.
     """
     try:
         settings = _from_where_it_began(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
@@ -81,9 +81,10 @@ def application(config: DictConfig) -> str | float:
 
 def _objective(name: str, status: Status, record: RunRecord) -> float:
     """Raises SettingsError if the run has measured nothing of this name."""
+    if status is Status.DIVERGED:  # not NaN, with which Optuna's sweeper would end the search
+        direction = str(HydraConfig.get().sweeper.get("direction", ""))
+        return -math.inf if "maximize" in direction else math.inf
     measured = {key: value for key, value in record.summary.items() if isinstance(value, int | float)}
-    if status is Status.DIVERGED:
-        return math.nan
     if name not in measured:
         raise SettingsError(f"objective={name}: not measured, allowed are {', '.join(sorted(measured))}")
     return float(measured[name])
