@@ -20,7 +20,7 @@ help: ## print this list
 	  name=$$(basename $$(dirname $$readme)); echo -e "reproduce-$${name//_/-}\t$$(head -1 $$readme | cut -c3-)"
 	done | expand -t 28
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 28
-	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|processes|serial ARGS='hydra overrides'"
+	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|processes|serial|slurm|ray ARGS='hydra overrides'"
 
 setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
 
@@ -52,11 +52,14 @@ figures: ## redraw every figure from results/summaries alone (needs no torch)
 	  "$(PY)" scripts/figures.py --results "$(RESULTS)"
 	fi
 
-status: setup ## what has run, what runs, what failed
-	@"$(PY)" scripts/status.py --results "$(RESULTS)"
+status: setup ## what has run, what runs, what failed; ARGS=--watch, or the settings of a sweep for what is missing
+	@"$(PY)" scripts/status.py --results "$(RESULTS)" $(ARGS)
 
 test: setup ## all tests
 	@"$(PY)" -m pytest -n 2 --dist loadgroup $(ARGS)
+
+faults: setup ## kill, stop, starve and damage sweeps, and print what was lost (FULL=1: many more times)
+	@FAULTS=$(if $(FULL),full,usual) "$(PY)" -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
 
 lint: setup ## format, lint and types, as CI checks them
 	@$(VENV)/bin/ruff format --check .
@@ -79,4 +82,4 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/cifar_gan.py
 	"$(PY)" benchmarks/grouped_convolutions.py
 
-.PHONY: help setup figures status test lint format lock benchmark
+.PHONY: help setup figures status test faults lint format lock benchmark

@@ -165,6 +165,7 @@ def _left_to_the_sweeper(word: str) -> str:
     part, _, key = override.key_or_group.partition(".")
     of_run = part in {field.name for field in fields(Settings)} - set(MACHINE_FIELDS)
     is_choice = not key and not isinstance(override.value(), dict)
+    is_choice |= override.value() is None  # which Hydra's choice() does not take
     if override.is_delete() or override.is_sweep_override() or not of_run or is_choice:
         return word
     return f"{override.get_key_element()}=choice({override.get_value_element_as_str() or repr('')})"

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sweep import SWEEP
+from fault_sweep import SWEEP
+from fault_table import FORM, Fault
 from test_processes import started
 
-from conftest import FORM, Fault
 from reltrust.records.store import Status
 from sweep_processes import answer, records
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sweep import SWEEP, activity
+from fault_sweep import SWEEP, activity
+from fault_table import Fault
 
-from conftest import Fault
 from reltrust.records.store import Status
 from sweep_processes import answer, command, records, wait_until
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reltrust.data.downloads import no_trace_of_failure
 from reltrust.data.sizes import TRAINING_EXAMPLES
 from reltrust.errors import DataError, first_line
 
@@ -127,7 +128,8 @@ def _mnist(root: str) -> ImageData:
         images, labels = raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte"
         archives = [(raw / name, md5) for name, md5 in MNIST.resources if (raw / name).exists()]
         try:
-            data = MNIST(root, train=train, download=True)
+            with no_trace_of_failure(root):
+                data = MNIST(root, train=train, download=True)
         except Exception as error:  # whatever the network or a damaged file raises
             damaged = [path for path, md5 in archives if not check_integrity(str(path), md5)]
             damaged += [

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reltrust.data.downloads import no_trace_of_failure
 from reltrust.data.sizes import CLASSES
 from reltrust.errors import DataError, first_line
 
@@ -147,7 +148,8 @@ def _from_torchvision(name: str, root: str) -> tuple[str, Raw, Raw]:
     kind = getattr(datasets, name)
     folder = Path(root, kind.base_folder)
     try:
-        train, test = (kind(root, train=train, download=True) for train in (True, False))
+        with no_trace_of_failure(root):
+            train, test = (kind(root, train=train, download=True) for train in (True, False))
     except Exception as error:  # whatever the network or a damaged file raises
         there = [(folder / file, md5) for file, md5 in (*kind.train_list, *kind.test_list) if (folder / file).exists()]
         if damaged := [path for path, md5 in there if not check_integrity(str(path), md5)]:

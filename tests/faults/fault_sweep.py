@@ -3,9 +3,9 @@
 from pathlib import Path
 
 SWEEP = (
-    "-m", "scale=smoke", "training.steps=600", "training.log_every=10", "training.evaluate_every=200",
+    "-m", "scale=smoke", "training.steps=400", "training.log_every=10", "training.evaluate_every=200",
     "schedule.every=200", "task.hidden_layers=2,3", "seed=0,1", "machine.progress=false", "machine.device=cpu",
-    "machine.keep=weights", "machine.checkpoint_minutes=0.001", "tracking=none",
+    "machine.keep=weights", "machine.checkpoint_minutes=0.002", "tracking=none",
 )  # fmt: skip
 
 
