@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -277,3 +278,48 @@ def test_the_processes_of_a_sweep_end_with_the_first_one(tmp_path: Path) -> None
     worker.wait(timeout=60)
     assert (tmp_path / "checkpoint").exists()  # it was asked first
     assert not (tmp_path / ".lease").exists()
+
+
+# A holder in a namespace of its own: another host name, another numbering of processes, and a clock five minutes ahead.
+ELSEWHERE = """
+import os, socket, sys, time
+from pathlib import Path
+socket.sethostname("another-host")
+touch, now, ahead = os.utime, time.time, float(sys.argv[2])
+time.time = lambda: now() + ahead
+os.utime = lambda path: touch(path, (now() + ahead, now() + ahead))  # as its file server's clock would have it
+from reltrust.errors import BusyError
+from reltrust.records import lease
+lease.BEAT_SECONDS, lease.PATIENCE_SECONDS = 0.2, 2.0
+held = lease.Lease(Path(sys.argv[1]))
+try:
+    held.acquire()
+except BusyError:
+    sys.exit(3)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("ahead", [300.0, -300.0])
+def test_two_hosts_that_share_a_folder_and_no_clock_take_turns(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "PATIENCE_SECONDS", 2.0)
+    host = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*host, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces may be made here")
+    elsewhere = [*host, sys.executable, "-c", ELSEWHERE, str(lease.path), str(ahead)]
+    with subprocess.Popen(elsewhere, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert json.loads(lease.path.read_text())["host"].startswith("another-host ")
+        assert held([Lease(lease.path)]) == [True]
+        with pytest.raises(BusyError):
+            Lease(lease.path).acquire()
+        other.kill()  # with all its processes: nobody gives the lease back
+    lease.acquire()  # once it has stood still
+    refused = subprocess.run(elsewhere, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    assert refused.returncode == 3  # and the other host sees that it is held here
+    lease.release()

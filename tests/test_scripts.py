@@ -23,6 +23,8 @@ Script = Callable[..., "subprocess.CompletedProcess[str]"]
         ("status", "--results {folder}/none", "there is no such folder"),
         ("status", "--results {file}", "a file, no folder"),
         ("status", "typo", "unrecognized arguments: typo"),
+        ("clean", "--results {file}", "a file, no folder"),
+        ("collect", "--results {folder}/none", "there is no such folder"),
         ("upload_wandb", "mlp_depth --results {folder}/none", "there is no such folder"),
         ("upload_wandb", "mlp_depth --results {folder}", "experiment=mlp_depth: no runs in"),
         ("upload_wandb", "", "the following arguments are required: experiment"),
