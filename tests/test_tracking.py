@@ -25,7 +25,7 @@ from reltrust.records.tracking import NoTracker, open_tracker, replay
 from reltrust.records.uploading import Upload
 from reltrust.settings import Settings, Tracking
 from reltrust.sweeps.plan import plan
-from runs import begun
+from runs import begun, run
 
 Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -515,6 +515,36 @@ def test_the_script_gives_every_run_with_a_result_to_wandb(
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [f"given to W&B: {record.path}" for record in records]
     assert service.steps == [30, 60]
+
+
+def test_what_is_given_to_wandb_twice_is_there_once(settings: Resolve, service: Service, script: Script) -> None:
+    """Also after the run, of which it had a part, has gone on, stopped and gone on again."""
+    record = begun(settings())
+    for step in (30, 60):
+        record.append({"step": step, "train_loss": 1 / step})
+    record.preempted()
+    replay([record], watched("wandb"), settings().machine.results)
+    assert service.steps == [30, 60]
+    ended(settings(), 90)
+    for _ in range(2):
+        assert script("upload_wandb", "mlp_depth", "--results", settings().machine.results).returncode == 0
+        assert service.steps == [30, 60, 90]  # by line, each in its place
+    assert len(folders(settings().machine.results)) == 1
+
+
+def test_the_key_is_in_no_record_no_log_and_no_message(
+    settings: Resolve, service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "5ec2e7" * 6 + "abcd"
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    service.broken = True  # what the service refuses is told
+    run(settings("tracking=wandb", "tracking.timeout_seconds=5"))
+    results = Path(settings().machine.results)
+    files = [path for path in results.rglob("*") if path.is_file()]
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
+    assert any(path.suffix == ".wandb" for path in files)
+    assert "W&B" in caplog.text
+    assert key not in caplog.text
 
 
 def test_the_script_refuses_what_has_no_runs_in_one_line(settings: Resolve, script: Script) -> None:
