@@ -1,7 +1,8 @@
 """What a sweep of many tiny runs costs beside its training: ``python benchmarks/clusters.py slurm`` (or ``ray``).
 
-Prints a row: wall time, the share of it that was training, memory of the launcher, seconds from the last run's end to the
-table. For SLURM there has to be one (``LOCAL_SLURM_CPUS=16 scripts/local_slurm.sh start FOLDER``); Ray's is started here.
+Prints a row: wall time, the share of it that was training, memory of the launcher, seconds from the last run's end to
+the table. For SLURM there has to be one (``LOCAL_SLURM_CPUS=16 scripts/local_slurm.sh start FOLDER``); Ray's is
+started here.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from pathlib import Path
 import psutil
 
 WORDS = (
-    "-m", "scale=smoke", "training.steps=10", "training.log_every=10", "training.evaluate_every=10", "schedule=constant",
-    "tracking=none", "machine.device=cpu", "machine.progress=false", "launcher.memory_gb=0.5",
+    "-m", "scale=smoke", "training.steps=10", "training.log_every=10", "training.evaluate_every=10",
+    "schedule=constant", "tracking=none", "machine.device=cpu", "machine.progress=false", "launcher.memory_gb=0.5",
 )  # fmt: skip
 
 
@@ -50,15 +51,18 @@ def main() -> None:
         ends = [path.stat().st_mtime for path in Path(folder).glob("results/runs/*/*/*/status.json")]
         table = Path(folder, "results/summaries/mlp_depth.csv").stat().st_mtime
     assert len(training) == arguments.runs
-    print(
-        "| engine | runs | jobs | slots | wall, s | training, s of all | wall a run, ms | launcher, MB | end to table, s |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    cells = [
-        f"{arguments.engine} | {arguments.runs} | {arguments.jobs} | {arguments.slots} | {wall:.0f} | {sum(training):.0f}",
-        f"{1000 * wall / arguments.runs:.0f} | {memory / 1e6:.0f} | {table - max(ends):.1f}",
-    ]
-    print(f"| {' | '.join(cells)} |")
+    row = {
+        "engine": arguments.engine,
+        "runs": arguments.runs,
+        "jobs": arguments.jobs,
+        "slots": arguments.slots,
+        "wall, s": f"{wall:.0f}",
+        "training of all runs, s": f"{sum(training):.0f}",
+        "wall a run, ms": f"{1000 * wall / arguments.runs:.0f}",
+        "launcher, MB": f"{memory / 1e6:.0f}",
+        "last end to table, s": f"{table - max(ends):.1f}",
+    }
+    print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}\n| {' | '.join(map(str, row.values()))} |")
 
 
 if __name__ == "__main__":
