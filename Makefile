@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 SCALE ?= quick
-SEEDS ?= 1
+SEEDS ?=
 RESULTS ?= results
 LAUNCHER ?= packed
 ARGS ?=
@@ -38,7 +38,7 @@ $(STAMP):
 reproduce-%: setup
 	@status=0
 	experiment=$(subst -,_,$*)
-	"$(PY)" -m reltrust sweep=$$experiment "scale=$(SCALE)" "seed=range($(SEEDS))" "launcher=$(LAUNCHER)" "machine.results='$(RESULTS)'" $(ARGS) || status=$$?
+	"$(PY)" -m reltrust sweep=$$experiment "scale=$(SCALE)" $(if $(SEEDS),"seed=range($(SEEDS))") "launcher=$(LAUNCHER)" "machine.results='$(RESULTS)'" $(ARGS) || status=$$?
 	if [[ $$status == [013] && -f experiments/$$experiment/figure.py && -d "$(RESULTS)" ]]; then
 	  "$(PY)" scripts/figures.py $$experiment --results "$(RESULTS)" --scale "$(SCALE)"
 	fi
@@ -81,5 +81,6 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/transformer_lm.py
 	"$(PY)" benchmarks/cifar_gan.py
 	"$(PY)" benchmarks/grouped_convolutions.py
+	"$(PY)" benchmarks/theory.py
 
 .PHONY: help setup figures status test faults lint format lock benchmark

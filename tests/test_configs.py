@@ -137,6 +137,16 @@ def test_the_paper_scale_is_the_published_protocol() -> None:
     assert paper.training.log_every == 240  # the last row is the accuracy of the last epoch
 
 
+def test_an_experiment_may_be_analysed_at_one_scale_and_trained_at_another() -> None:
+    """Its trained scales name their optimizer, which the command line changes; its analyses have none."""
+    for name in ("vanishing_curvature", "sample_variance"):
+        assert settings(f"experiment={name}").optimizer is None
+        words = (f"experiment={name}", "scale=quick_training")
+        assert settings(*words).optimizer.name == "sgd"
+        changed = settings(*words, "optimizer=adam", "optimizer.lr=0.5").optimizer
+        assert (changed.name, changed.lr) == ("adam", 0.5)
+
+
 # --- the sweeps ------------------------------------------------------------------------------------------------------
 
 COMMON_DEPTHS = [*range(1, 11), *range(15, 51, 5)]

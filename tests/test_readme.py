@@ -127,3 +127,13 @@ def test_bare_make_lists_the_targets() -> None:
     listing = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "reproduce-mlp-depth", "figures", "status", "test", "lint"):
         assert re.search(rf"^{target}\s+\w", listing, flags=re.MULTILINE)
+
+
+def test_make_asks_for_seeds_only_if_it_is_told_how_many() -> None:
+    """A sweep whose grids have seeds runs them all by itself."""
+    for words, expected in (([], 0), (["SEEDS=3"], 1)):
+        told = subprocess.run(
+            ["make", "-n", "reproduce-mlp-depth", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert told.stdout.count('"seed=range(3)"') == expected
+        assert ("seed=" in told.stdout) is bool(expected)

@@ -154,6 +154,19 @@ def test_sweeping_what_is_no_setting_of_a_run_is_refused_by_name(arguments: str,
     assert str(caught.value).startswith(message)
 
 
+def test_a_grid_may_be_of_a_scale_of_its_own_whatever_scale_the_command_line_chooses() -> None:
+    """The scale on the command line chooses the grids; an analysis and a training of one sweep are two scales."""
+    grids = [{"seed": [0, 1]}, {"scale": "quick", "task.hidden_layers": [3, 4], "seed": [1, 2]}]
+    found = swept(grids=grids)  # under scale=smoke
+    assert [(one.task.width, one.seed) for one in found] == [(32, 0), (32, 1), (64, 1), (64, 2), (64, 1), (64, 2)]
+    assert found[2:] == [
+        alone("scale=quick", f"task.hidden_layers={depth}", f"seed={seed}") for depth in (3, 4) for seed in (1, 2)
+    ]
+    assert [one.seed for one in swept("seed=1", grids=grids)] == [1, 1, 1]
+    with pytest.raises(SettingsError, match="the grids of sweep=multirun are for one scale"):
+        swept(grids=[{"scale": ["smoke", "quick"]}])
+
+
 @pytest.mark.parametrize(
     ("grids", "message"),
     [

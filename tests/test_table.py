@@ -13,6 +13,7 @@ from reltrust.records import summaries
 from reltrust.records.store import Status
 from reltrust.records.summaries import collect
 from reltrust.reporting.report import load_report
+from reltrust.reporting.selection import Comparison, Measure
 from reltrust.reporting.table import load
 from reltrust.settings import Settings
 from runs import ROOT, begun, record_of
@@ -76,10 +77,38 @@ def test_a_damaged_table_is_refused_in_one_line_that_says_where_it_is_wrong(
 
 
 def test_the_committed_table_is_read_as_it_always_was() -> None:
-    table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared())
+    table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared)
     expected = pd.read_csv(TABLE, dtype={"comparison": str, "scale": str})
     shared = [column for column in expected.columns if column not in ("precision", "scale", "style", "optimizer")]
     pd.testing.assert_frame_equal(table[shared], expected[shared])
+
+
+def test_a_run_needs_the_numbers_that_its_own_scale_compares(tmp_path: Path) -> None:
+    """An analysis and a training in one table do not measure the same."""
+    rows = [
+        {"comparison": "aaaaaaaa", "scale": "one", "run": "1", "x": 1, "own": 0.5, "other": ""},
+        {"comparison": "bbbbbbbb", "scale": "", "run": "2", "x": "", "own": "", "other": 2.0},
+    ]
+    path = tmp_path / "summaries" / "made_up.csv"
+    path.parent.mkdir()
+    table = pd.DataFrame(rows).assign(status="finished", seed=0, lr="", hyperparameters="{}", optimizer="a")
+    table.to_csv(path, index=False)
+
+    def compared(scale: str) -> list[Comparison]:
+        found = {"one": ("own", "x"), "bbbbbbbb": ("other", "seed")}  # by the comparison, where a scale has no name
+        column, x = found[scale]
+        return [Comparison(Measure(column, column, best="min", diverged=9.0, ties=column, bounds=(0, 1)), x=x)]
+
+    with pytest.raises(DamagedError, match=r"line 3: other='2.0': must be a number in \[0, 1\]"):
+        load(tmp_path, "made_up", compared)
+    table.assign(other=["", 0.5]).to_csv(path, index=False)
+    assert load(tmp_path, "made_up", compared)["scale"].tolist() == ["one", "bbbbbbbb"]
+    table.assign(other=["", 0.5], x="").to_csv(path, index=False)
+    with pytest.raises(DamagedError, match="line 2: x='': must be a number"):
+        load(tmp_path, "made_up", compared)
+    table.drop(columns="own").assign(other=["", 0.5]).to_csv(path, index=False)
+    with pytest.raises(DamagedError, match="the column own is missing"):
+        load(tmp_path, "made_up", compared)
 
 
 def finish(settings: Settings) -> Path | None:

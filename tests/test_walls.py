@@ -135,6 +135,12 @@ def test_optim_imports_torch_the_standard_library_and_itself() -> None:
     assert strange == []
 
 
+def test_theory_imports_torch_the_standard_library_and_itself() -> None:
+    allowed = ("torch", "reltrust.theory", *sys.stdlib_module_names)
+    files = python_files(PACKAGE / "theory")
+    assert [(path.name, one.name) for path in files for one in imports_in(path) if not one.is_of(*allowed)] == []
+
+
 def test_reporting_figures_and_settings_never_import_torch() -> None:
     assert FIGURES
     assert SUBJECTS
@@ -215,7 +221,7 @@ STOREYS = [
     ["schedules"],
     ["experiment"],
     ["messages"],
-    ["optim", "models", "data", "metrics"],
+    ["optim", "models", "data", "metrics", "theory"],
     ["settings"],
     ["records"],
     ["precheck", "training", "reporting"],

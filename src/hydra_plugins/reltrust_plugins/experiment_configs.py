@@ -14,9 +14,11 @@ def _register(group: str, name: str, node: Any) -> None:
 
 for _name in experiment.names():
     _folder = experiment.CONFIGS / "experiment" / _name
-    # What is trained has an optimizer, and an analysis none.
-    _trained = any("training" in OmegaConf.load(path) for path in _folder.glob("*.yaml"))
-    _optimizer = [{"/optimizer": "fromage"}] if _trained else []
+    # What is trained has an optimizer, and an analysis none. What is both names one in its trained scales.
+    _contents: list[Any] = [OmegaConf.load(path) for path in _folder.glob("*.yaml")]
+    _trained = any("training" in content for content in _contents)
+    _named = any("/optimizer" in default for content in _contents for default in content.get("defaults", ()))
+    _optimizer = [{"/optimizer": "fromage"}] if _trained and not _named else []
     _register("experiment", _name, {"defaults": [*_optimizer, "_self_"], "experiment": _name})
     for _scale in experiment.scales(_name):
         _register("scale", _scale, {"scale": _scale})

@@ -123,8 +123,9 @@ class GridSweeper(Sweeper):
         runs = []
         for point in expand(self._grids, swept):
             written = {key: override_text(self._spelled[key], value) for key, value in point.items()}
-            overrides = [text for key, text in written.items() if key not in line]
-            overrides += [written[key] if text is None else text for key, text in line.items()]
+            said = line | ({"scale": None} if "scale" in point else {})
+            overrides = [text for key, text in written.items() if key not in said]
+            overrides += [written[key] if text is None else text for key, text in said.items()]
             runs.append([*overrides, "machine.progress=false"])  # of single runs: the sweep shows its own
         return runs
 
@@ -151,7 +152,7 @@ class GridSweeper(Sweeper):
         overrides = parser.parse_overrides(arguments)
         for key, values in ((key, as_list(value)) for grid in self._grids for key, value in grid.items()):
             self._check_swept(key, f"sweep.grids: {key}={','.join(map(str, values))}", len(values))
-        in_grids = set(self._spelled)
+        in_grids = set(self._spelled) - {"scale"}  # it chooses the grids, of which one may be of another scale
         # Runs of a multirun are many: W&B watches them only if it was asked to.
         line: dict[str, str | None] = {} if "tracking" in in_grids else {"tracking": "tracking=none"}
         swept: dict[str, list[Any]] = {}

@@ -11,7 +11,7 @@ from reltrust.optim import RuleOptimizer
 from reltrust.settings import Settings
 
 # Torch's optimizers that move every element by itself: what is right for a tensor is right for a stack of tensors.
-ELEMENTWISE: tuple[type, ...] = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+ELEMENTWISE: tuple[type, ...] = (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam, torch.optim.AdamW)
 
 
 def obstacle(settings: Settings) -> str | None:

@@ -52,7 +52,8 @@ def run_pack(
             if max_members == 1 or ((status := planned.record.status) is not None and status.is_result):
                 queue.append([i])
             elif reason := obstacle(planned.settings):
-                log.warning("%s is run alone: %s", planned.record.path.name, reason)
+                if planned.settings.training is not None:  # nobody expects it of an analysis
+                    log.warning("%s is run alone: %s", planned.record.path.name, reason)
                 queue.append([i])
             else:
                 packable.append(i)

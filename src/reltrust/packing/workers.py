@@ -39,8 +39,9 @@ def run_packs(runs: Sequence[PlannedRun], launcher: Launcher, cores: int | None 
     """
     settings = [run.settings for run in runs]
     obstacles = {i: reason for i, one in enumerate(settings) if (reason := obstacle(one))}
-    if launcher.require_packing and obstacles:
-        raise SettingsError(f"launcher.require_packing=true, but {next(iter(obstacles.values()))}")
+    trained = [reason for i, reason in obstacles.items() if settings[i].training is not None]
+    if launcher.require_packing and trained:
+        raise SettingsError(f"launcher.require_packing=true, but {trained[0]}")
     on_cpu = build.device(settings[0]).type == "cpu"
     workers = launcher.workers or ((cores or provenance.cores()) if on_cpu else 1)
     packs = group_into_packs(settings, workers=workers, max_members=launcher.max_members, alone=obstacles)

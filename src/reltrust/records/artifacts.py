@@ -5,8 +5,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -16,6 +17,15 @@ from reltrust.records.files import remove_scraps, write_atomically, writing
 _HOUR = 3600.0  # nobody takes so long to write a table
 _Rule = tuple[Callable[[str], bool], str]  # what a column holds, and that in words
 _Rules = Mapping[str, _Rule]
+
+
+class Needed(NamedTuple):
+    """What figures and claims read of a run."""
+
+    measures: Mapping[str, tuple[float, float]]
+    """Columns in which it has a number, if it has finished, and that number's least and largest value."""
+    places: tuple[str, ...]
+    """Columns in which it has a number."""
 
 
 def summary_path(results: str | Path, experiment: str) -> Path:
@@ -38,54 +48,66 @@ def read_curves(results: str | Path, experiment: str) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=["comparison", "run", "step"])
     rules = {"comparison": _RULES["comparison"], "step": _INTEGER}
-    return _read(path, rules, {}, ("comparison", "run", "step"))
+    return _read(path, rules, lambda scale: ({}, {}), ("comparison", "run", "step"))
 
 
 def read_summary(
-    results: str | Path,
-    experiment: str,
-    measures: Mapping[str, tuple[float, float]] | None = None,
-    places: Iterable[str] = (),
+    results: str | Path, experiment: str, needed: Callable[[str], Needed] = lambda scale: Needed({}, ())
 ) -> pd.DataFrame:
     """The experiment's table, once every row of it is one that a run can have.
 
     Args:
-        measures: columns in which every finished run has a number, and its least and largest value.
-        places: columns in which every run has a number.
+        needed: of the runs of a scale, which is that of the column ``scale`` or, where there is none, ``comparison``.
 
     Raises:
         FileNotFoundError: there is no table.
         DamagedError: in one line the file, line, column and value that are wrong, and what is allowed.
     """
-    always = {**_RULES, **dict.fromkeys(places, _number(-math.inf, math.inf))}
-    finished = {column: _number(*bounds) for column, bounds in (measures or {}).items()}
-    return _read(summary_path(results, experiment), always, finished, ("comparison", "run"))
+
+    def rules(scale: str) -> tuple[_Rules, _Rules]:
+        measures, places = needed(scale)
+        finished = {column: _number(*bounds) for column, bounds in measures.items()}
+        return dict.fromkeys(places, _number(-math.inf, math.inf)), finished
+
+    return _read(summary_path(results, experiment), _RULES, rules, ("comparison", "run"))
 
 
-def _read(path: Path, always: _Rules, finished: _Rules, key: tuple[str, ...]) -> pd.DataFrame:
-    """A table in which each row keeps the rules, a finished run's more of them, and is the only one of its key."""
+def _read(
+    path: Path, every: _Rules, of_scale: Callable[[str], tuple[_Rules, _Rules]], key: tuple[str, ...]
+) -> pd.DataFrame:
+    """A table in which each row keeps the rules and is the only one of its key.
+
+    Args:
+        every: of every row.
+        of_scale: of the rows of a scale, and of those of them that are of a finished run.
+    """
     try:
         text = path.read_bytes().decode()
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (ValueError, csv.Error) as error:
         raise DamagedError(f"{path}: damaged: {first_line(error) if path.stat().st_size else 'empty'}") from None
-    whole = {**always, **finished}
-    some = any("finished" in cells for cells in rows)  # where all runs diverged there are no measures
-    if missing := [column for column in (whole if some else always) if column not in header]:
+    lines = [dict(zip(header, cells, strict=False)) for cells in rows]
+    scales = [line.get("scale") or line.get("comparison", "") for line in lines]
+    rules = {scale: of_scale(scale) for scale in dict.fromkeys(scales)}
+    # Of a scale in which all runs diverged there are no measures.
+    kept = [
+        {**every, **rules[scale][0], **(rules[scale][1] if "finished" in cells else {})}
+        for scale, cells in zip(scales, rows, strict=True)
+    ]
+    if missing := [column for own in (every, *kept) for column in own if column not in header]:
         raise DamagedError(f"{path}: damaged: the column {missing[0]} is missing")
     if not rows or len(set(header)) < len(header) or not text.endswith("\n"):
         raise DamagedError(f"{path}: damaged: it has no rows, two columns of one name, or no end of its last line")
     seen: dict[tuple[str, ...], int] = {}
-    for line, cells in enumerate(rows, 2):
+    for number, (cells, row, own) in enumerate(zip(rows, lines, kept, strict=True), 2):
         if len(cells) != len(header):
-            raise DamagedError(f"{path}: damaged: line {line} has {len(cells)} values, and the header {len(header)}")
-        row = dict(zip(header, cells, strict=True))
+            raise DamagedError(f"{path}: damaged: line {number} has {len(cells)} values, and the header {len(header)}")
         place = tuple(row[column] for column in key) if "run" in row else tuple(cells)
-        if (first := seen.setdefault(place, line)) != line:
-            raise DamagedError(f"{path}: damaged: line {line} is of the same run as line {first}, one is allowed")
-        for column, (holds, allowed) in (whole if row.get("status") == "finished" else always).items():
+        if (first := seen.setdefault(place, number)) != number:
+            raise DamagedError(f"{path}: damaged: line {number} is of the same run as line {first}, one is allowed")
+        for column, (holds, allowed) in own.items():
             if not holds(row[column]):
-                raise DamagedError(f"{path}: damaged: line {line}: {column}={row[column]!r}: must be {allowed}")
+                raise DamagedError(f"{path}: damaged: line {number}: {column}={row[column]!r}: must be {allowed}")
     return pd.read_csv(path, dtype={"comparison": str, "scale": str})
 
 

@@ -46,6 +46,8 @@ class Report:
     """By scale, those that the readme's table of claims shows: the command, and what it costs."""
     published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """By scale: published runs, in columns of the experiment's table, for the column beside ours."""
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By scale: others whose runs its sweep makes too, as an analysis and a training are never of one scale."""
 
     def compared(self, scale: str | None = None) -> list[Comparison]:
         """What its figures and claims compare, at this scale or at any; the main comparison first."""
@@ -74,10 +76,12 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     if not summary_path(results, experiment).exists():
         return f"{experiment}: nothing in {results}/summaries yet"
     report, texts = load_report(experiment), []
-    table, curves = load(results, experiment, report.compared()), read_curves(results, experiment)
+    table, curves = load(results, experiment, report.compared), read_curves(results, experiment)
     styles = Styles(table, also={arm for runs in report.published.values() for arm in runs["arm"]})
     for scale, runs in scales(table):
-        if only not in (None, scale):
+        if only not in (None, scale) and scale not in report.parts.get(str(only), ()):
+            continue
+        if not report.compared(scale):  # runs of somebody's own settings, and figures of named scales alone
             continue
         paths, selections = [], _selections(report, runs, curves, scale)
         for figure in report.figures:
@@ -89,14 +93,16 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
             paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
             plt.close(drawn)
         left_out = [line for selection in selections.values() for line in selection.left_out]
-        main = report.figures[0].comparison
+        main = report.compared(scale)[0]
         cells = describe(selections[main])
         if scale in report.published:
             tuned = [main.tuned] if main.tuned else []
             theirs = describe(select(report.published[scale], main, "published"))[["arm", main.x, *tuned, "mean"]]
             theirs = theirs.rename(columns={"mean": "published", **{key: f"published_{key}" for key in tuned}})
             cells = cells.merge(theirs, how="left", on=["arm", main.x])
-        text = cells.rename(columns={"arm": "optimizer"}).to_csv(index=False, float_format="%.10g")
+        text = cells.rename(columns={"arm": "optimizer" if main.arm == "arm" else main.arm}).to_csv(
+            index=False, float_format="%.10g"
+        )
         selected = write_table(results, f"{experiment}-{scale}-selected", text)
         judged = _judgements(report, selections, scale)
         texts.append(
@@ -144,7 +150,7 @@ def claims_table(results: str | Path) -> str:
     lines = ["| figure | claim | published | ours | verdict | command | cost |", "|---|---|---|---|---|---|---|"]
     for name in names():
         report = load_report(name)
-        runs = dict(scales(load(results, name, report.compared()))) if summary_path(results, name).exists() else {}
+        runs = dict(scales(load(results, name, report.compared))) if summary_path(results, name).exists() else {}
         curves = read_curves(results, name)
         for scale, (command, cost) in report.cost.items():
             selections = _selections(report, runs[scale], curves, scale) if scale in runs else {}

@@ -2,31 +2,37 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
 
-from reltrust.records.artifacts import read_summary
+from reltrust.records.artifacts import Needed, read_summary
 from reltrust.reporting.selection import Comparison
 
 
-def load(results: str | Path, experiment: str, compared: Collection[Comparison] = ()) -> pd.DataFrame:
+def load(
+    results: str | Path, experiment: str, compared: Callable[[str], Collection[Comparison]] = lambda scale: ()
+) -> pd.DataFrame:
     """The table with the column ``arm``: the optimizer, one with several sets of hyperparameters as several of them.
 
     In each comparison the hyperparameters that most runs of an optimizer have go without saying; others are named, as
     in ``sgd_momentum (momentum=0.5)``. ``scale`` is the name of the protocol, or the comparison's id.
 
     Args:
-        compared: what its rows must be fit for.
+        compared: what the rows of a scale must be fit for.
 
     Raises:
         FileNotFoundError: there is no table.
         DamagedError: it holds what no run can have measured.
     """
-    measures = {one.measure.ties: (-math.inf, math.inf) for one in compared}
-    measures |= {one.measure.column: one.measure.bounds for one in compared}
-    table = read_summary(results, experiment, measures, [one.x for one in compared])
+
+    def needed(scale: str) -> Needed:
+        measures = {one.measure.ties: (-math.inf, math.inf) for one in compared(scale)}
+        measures |= {one.measure.column: one.measure.bounds for one in compared(scale)}
+        return Needed(measures, tuple(one.x for one in compared(scale)))
+
+    table = read_summary(results, experiment, needed)
     # Rows from before there was a choice of precision, a name for the scale or a style do not have them.
     defaults = {"precision": "fp32", "scale": table["comparison"], "style": "{}", "optimizer": "analysis"}
     for column, usual in defaults.items():
@@ -48,7 +54,8 @@ def at_step(table: pd.DataFrame, curves: pd.DataFrame, step: int) -> pd.DataFram
     """The rows as they were at the evaluation of a step: NaN where no curve has it, diverged if that had happened."""
     place = ["comparison", "run"]
     points = curves[curves["step"] == step].drop(columns="step")
-    measured = [column for column in points if column in table and column not in place]
+    # What a schedule has made of the learning rate by then is not what the run is known by.
+    measured = [column for column in points if column in table and column not in (*place, "lr")]
     rows = table.drop(columns=measured).merge(points[[*place, *measured]], how="left", on=place)
     diverged = rows.get("diverged_at", pd.Series(math.nan, rows.index)) <= step
     return rows.assign(status=diverged.map({True: "diverged", False: "finished"}))

@@ -1,0 +1,1 @@
+"""Tools of theory, each of use alone: curvature by Lanczos, initialisation by data. They import torch alone."""
