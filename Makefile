@@ -82,5 +82,6 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/cifar_gan.py
 	"$(PY)" benchmarks/grouped_convolutions.py
 	"$(PY)" benchmarks/theory.py
+	"$(PY)" benchmarks/mlp_curvature.py
 
 .PHONY: help setup figures status test faults lint format lock benchmark

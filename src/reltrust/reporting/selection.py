@@ -28,11 +28,12 @@ class Comparison:
     """What a figure compares: a measure of the arms against ``x``, each at its selected value of ``tuned``.
 
     An arm is what a line stands for: by default an optimizer with one set of hyperparameters besides ``tuned`` (and x).
+    Of several columns an arm is their values, ``plain 15`` for example.
     """
 
     measure: Measure
     x: str
-    arm: str = "arm"
+    arm: str | tuple[str, ...] = "arm"
     tuned: str | None = "lr"  # None: nothing is selected
     step: int | None = None  # the evaluation at which runs are compared; None: at their end
 
@@ -73,7 +74,7 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
             value = np.exp(value)
     # What is not tuned has one value, 0.
     of_tuned = pd.Series(0.0, table.index) if tuned == UNTUNED else table[tuned].fillna(0.0)
-    table = table.assign(value=value, arm=table[comparison.arm], **{tuned: of_tuned})
+    table = table.assign(value=value, arm=arms(table, comparison.arm), **{tuned: of_tuned})
     kept, best, left_out = [], [], []
     for arm, of_arm in table.groupby("arm"):
         there = of_arm[of_arm["value"].notna()]
@@ -115,6 +116,11 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
             best.append(runs[runs[tuned] == order[tuned].iloc[0]])
     nothing = table.iloc[:0]
     return Selection(comparison, scale, pd.concat([nothing, *kept]), pd.concat([nothing, *best]), tuple(left_out))
+
+
+def arms(table: pd.DataFrame, column: str | tuple[str, ...]) -> "pd.Series[str]":
+    """Of each row, the arm of a comparison by this column, or by these."""
+    return table[column] if isinstance(column, str) else table[list(column)].astype(str).agg(" ".join, axis=1)
 
 
 def describe(selection: Selection) -> pd.DataFrame:
