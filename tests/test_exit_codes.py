@@ -243,7 +243,7 @@ def test_make_hands_on_a_folder_with_spaces_whole(tmp_path: Path) -> None:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment).stdout.splitlines()
 
     run, drawn = told("reproduce-mlp-depth", "ARGS=seed=5 task.width=8", status=3)
-    assert f"<seed=range(1)><launcher=packed><machine.results='{results}'><seed=5><task.width=8>" in run
+    assert f"<scale=quick><launcher=packed><machine.results='{results}'><seed=5><task.width=8>" in run
     assert f"<--results><{results}><--scale><quick>" in drawn
     assert len(told("reproduce-mlp-depth", status=2)) == 1  # refused: there is nothing to draw
     assert f"<--results><{results}>" in told("status")[0]

@@ -99,7 +99,7 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
     assert "4/4 runs, 4 finished" in swept.error
     assert (tree / "results/figures/two_spirals-smoke.png").exists()
     assert "no claim can be judged at this scale" in drawn.told
-    assert "two_spirals/fromage: 3 finished" in status.told
+    assert "two_spirals/fromage 3" in " ".join(status.told.split())
     assert "| Two spirals, quick | Fromage tells two spirals of one turn apart | - | - | **not run** |" in claims.told
     assert "4 runs: 4 finished" in answered[len(COMMANDS)].error
     help_ = subprocess.run(["make"], cwd=tree, capture_output=True, text=True, check=True).stdout
