@@ -206,7 +206,9 @@ def draw_distances(selection: Selection, styles: Styles) -> Any:
     for place, (arm, fid) in enumerate(order.items()):
         theirs.plot(fid, place, **(styles.line(str(arm)) | {"linestyle": "none", "markerfacecolor": "none"}))
     theirs.set_yticks(range(len(order)), [LABELS[str(arm)] for arm in order.index], fontsize=7)
-    theirs.set(xlabel="FID (CIFAR-10, 121 epochs)", xlim=(0, 1.1 * RERUN.max()), ylim=(-0.6, len(cells) - 0.4))
+    theirs.set(
+        xlabel="FID (CIFAR-10, 121 epochs)", xlim=(0, 1.1 * RERUN.max()), ylim=(-0.6, max(len(cells), len(order)) - 0.4)
+    )
     theirs.set_title("published: the rerun of 2020", fontsize=8)
     figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
     return figure
