@@ -55,11 +55,14 @@ figures: ## redraw every figure from results/summaries alone (needs no torch)
 status: setup ## what has run, what runs, what failed; ARGS=--watch, or the settings of a sweep for what is missing
 	@"$(PY)" scripts/status.py --results "$(RESULTS)" $(ARGS)
 
-test: setup ## all tests
-	@"$(PY)" -m pytest -n 2 --dist loadgroup $(ARGS)
+test: setup ## all tests but those that wait for clusters and faults
+	@"$(PY)" -m pytest -n 2 --dist loadgroup --ignore=tests/clusters --ignore=tests/faults $(ARGS)
+
+test-clusters: setup ## SLURM's (where scripts/local_slurm.sh has started one) and Ray's
+	@"$(PY)" -m pytest -n 2 --dist loadgroup tests/clusters $(ARGS)
 
 faults: setup ## kill, stop, starve and damage sweeps, and print what was lost (FULL=1: many more times)
-	@FAULTS=$(if $(FULL),full,usual) "$(PY)" -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
+	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
 
 lint: setup ## format, lint and types, as CI checks them
 	@$(VENV)/bin/ruff format --check .
@@ -84,4 +87,4 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/theory.py
 	"$(PY)" benchmarks/mlp_curvature.py
 
-.PHONY: help setup figures status test faults lint format lock benchmark
+.PHONY: help setup figures status test test-clusters faults lint format lock benchmark

@@ -59,6 +59,8 @@ class RunLauncher(Launcher):
             return True
         from reltrust.clusters import slurm
 
+        self._stop = StopRequest()  # from now on: once there are jobs, Ctrl-C ends the waiting and nothing else
+        self._stop.__enter__()
         self._before = {str(run.record.path): run.record.status_time for run in runs}
         self._jobs = slurm.submit(runs, self._settings)
         numbers = " ".join(sorted({job.id.partition("_")[0] for job in self._jobs}))
@@ -92,8 +94,8 @@ class RunLauncher(Launcher):
     def _waited_for(self) -> Sequence[Any]:
         from reltrust.clusters import slurm
 
-        with StopRequest() as stop:
-            outcomes = slurm.wait(self._jobs, self._before, stop)
+        outcomes = slurm.wait(self._jobs, self._before, self._stop)
+        self._stop.__exit__()
         return [outcomes.get(path, Status.PREEMPTED) for path in self._before]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

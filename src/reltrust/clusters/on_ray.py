@@ -44,12 +44,14 @@ def run_on_ray(runs: Sequence[PlannedRun], launcher: Ray) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     asked: list[None] = []
     local: dict[str, Any] = {} if launcher.address else {"num_cpus": launcher.local_cpus, "include_dashboard": False}
+    sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=launcher.address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise SettingsError(f"launcher.address={launcher.address!r}: {first_line(error)}") from None
     try:
-        with StopRequest() as stop:  # after Ray has put its own handlers in their places
+        signal.signal(signal.SIGTERM, sigterm)  # Ray's would end this process
+        with StopRequest() as stop:
             options = {"num_cpus": launcher.cpus, "num_gpus": launcher.gpus, "max_retries": launcher.retries}
             task = ray.remote(_run).options(**options, memory=round(launcher.memory_gb * 2**30))
             pending: dict[Any, Share] = {}
