@@ -4,7 +4,7 @@ import sys
 
 from arguments import Parser
 
-from reltrust.records.store import Store, spent_checkpoints
+from reltrust.records.cleaning import remove, spent_checkpoints
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_results("runs")
     arguments = parser.parse_args()
-    spent = {path: path.stat().st_size for path in spent_checkpoints(Store(arguments.results))}
+    spent = spent_checkpoints(arguments.results)
     for path, size in spent.items():
         print(f"{size / 1e6:10.1f} MB  {path}")
     print(f"{sum(spent.values()) / 1e6:10.1f} MB in {len(spent)} checkpoints of runs that have their result")
@@ -25,8 +25,7 @@ def main() -> None:
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
             sys.exit("nothing was removed")
-    for path in spent:
-        path.unlink(missing_ok=True)
+    remove(spent)
 
 
 if __name__ == "__main__":

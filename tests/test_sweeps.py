@@ -19,6 +19,7 @@ from reltrust.sweeps.grids import expand
 from reltrust.sweeps.plan import plan
 from reltrust.sweeps.watch import SweepProgress
 from runs import settings_of
+from sweep_processes import BREAKABLE
 
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
 Resolve = Callable[..., Settings]
@@ -155,15 +156,7 @@ def test_one_failed_run_does_not_stop_the_others_and_is_run_again(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     # A target that exists for the settings and fails in the run: at its second step, for one is tried before.
-    (tmp_path / "mine.py").write_text(
-        "import torch, pathlib\n"
-        "class Mine(torch.optim.SGD):\n"
-        "    def step(self, closure=None):\n"
-        "        self.steps = getattr(self, 'steps', 0) + 1\n"
-        "        if self.steps > 1 and self.param_groups[0]['lr'] > 0.05 and pathlib.Path('broken').exists():\n"
-        "            raise ZeroDivisionError('as planned')\n"
-        "        return super().step(closure)\n"
-    )
+    (tmp_path / "mine.py").write_text(BREAKABLE)
     (tmp_path / "broken").touch()
     words = (
         "-m", "scale=smoke", "optimizer=sgd", "optimizer.name=mine", "optimizer.target=mine.Mine",

@@ -34,14 +34,19 @@ class Subject:
     def check(self, settings: Settings) -> None:
         settings.data_among(TRAINING_EXAMPLES, "images")
 
+    @property
+    def task(self) -> "type[MlpDepth]":
+        """What is built; experiments that look closer at the same training have one of their own."""
+        from .task import MlpDepth
+
+        return MlpDepth
+
     def build(self, settings: Settings, device: "torch.device") -> "MlpDepth":
         from reltrust.data import images
 
-        from .task import MlpDepth
-
         assert settings.data is not None
         _, _, training = settings.trained
-        return MlpDepth(
+        return self.task(
             images.load(settings.data.name, settings.machine.data, device),
             hidden_layers=self.hidden_layers,
             width=self.width,

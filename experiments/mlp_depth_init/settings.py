@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic.dataclasses import dataclass
 
 from reltrust.schema import STRICT
-from reltrust.settings import Settings
 
 from ..mlp_depth import settings as mlp_depth
 
 if TYPE_CHECKING:
-    import torch
-
     from .task import MlpDepthInit
 
 
@@ -25,20 +22,8 @@ class Subject(mlp_depth.Subject):
     def slug(self) -> str:
         return f"{self.init}-depth{self.hidden_layers}"
 
-    def build(self, settings: Settings, device: "torch.device") -> "MlpDepthInit":
-        from reltrust.data import images
-
+    @property
+    def task(self) -> "type[MlpDepthInit]":
         from .task import MlpDepthInit
 
-        assert settings.data is not None
-        _, _, training = settings.trained
-        return MlpDepthInit(
-            images.load(settings.data.name, settings.machine.data, device),
-            hidden_layers=self.hidden_layers,
-            width=self.width,
-            init=self.init,
-            batch_size=training.batch_size,
-            seed=settings.seed,
-            device=device,
-            parts=settings.trainer.accumulate,
-        )
+        return MlpDepthInit

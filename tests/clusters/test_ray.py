@@ -27,13 +27,6 @@ pytestmark = pytest.mark.xdist_group("ray")
 ON_RAY = ("-m", "launcher=ray", "launcher.local_cpus=2")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert answer(folder, "-m", *LONG, "seed=0,1", "launcher=serial").returncode == 0
-    return folder
-
-
 def test_runs_are_tasks_of_two_workers_and_a_killed_one_loses_nothing(tmp_path: Path, undisturbed: Path) -> None:
     words = (*ON_RAY, *LONG, "seed=0,1", "launcher.max_members=1", "machine.checkpoint_minutes=0.005")
     with going(tmp_path, *words) as sweep:

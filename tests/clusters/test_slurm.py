@@ -45,14 +45,6 @@ LONGER = ("training.steps=30000",)
 ON_SLURM = ("-m", "launcher=slurm", "launcher.memory_gb=1")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two long runs that nobody has disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert answer(folder, "-m", *LONG, "seed=0,1", "launcher=processes", "launcher.workers=1").returncode == 0
-    return folder
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_eight_runs_are_an_array_of_jobs_that_take_two_runs_or_a_pack(tmp_path: Path, packed: bool) -> None:
     words = ("scale=smoke", "task.hidden_layers=2,3", "seed=0,1,2,3", "tracking=none", "machine.device=cpu")

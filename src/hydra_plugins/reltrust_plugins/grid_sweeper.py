@@ -88,11 +88,12 @@ class GridSweeper(Sweeper):
         print(describe(runs, each=False), file=sys.stderr)
         outcomes: Sequence[Any] = []
         if due:
-            if hasattr(self._launcher, "submit") and not self._launcher.submit(due):
-                return []
-            with SweepProgress(self._name, due, self._config.machine.progress):
+            shown = self._config.machine.progress and getattr(self._launcher, "waits", True)
+            with SweepProgress(self._name, due, shown):
                 if hasattr(self._launcher, "launch_runs"):
-                    outcomes = self._launcher.launch_runs(due)
+                    if (launched := self._launcher.launch_runs(due)) is None:
+                        return []
+                    outcomes = launched
                 else:
                     words = {id(settings): overrides for settings, overrides in composed}
                     outcomes = self._launched([words[id(run.settings)] for run in due])

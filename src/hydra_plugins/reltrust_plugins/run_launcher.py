@@ -49,36 +49,21 @@ class RunLauncher(Launcher):
 
         return jobs.describe(jobs.deal(runs, self._settings), self._settings.engine)
 
-    def submit(self, runs: Sequence[PlannedRun]) -> bool:
-        """Hands runs to a cluster that goes on with them alone; returns whether they are to be waited for.
+    @property
+    def waits(self) -> bool:
+        """Whether the runs have ended when they have been launched."""
+        return not isinstance(self._settings, Slurm) or self._settings.wait
 
-        Raises:
-            SettingsError: a setting that the cluster refuses; nothing has been submitted.
-        """
-        if not isinstance(self._settings, Slurm):
-            return True
-        from reltrust.clusters import slurm
-
-        self._stop = StopRequest()  # from now on: once there are jobs, Ctrl-C ends the waiting and nothing else
-        self._stop.__enter__()
-        self._before = {str(run.record.path): run.record.status_time for run in runs}
-        self._jobs = slurm.submit(runs, self._settings)
-        numbers = " ".join(sorted({job.id.partition("_")[0] for job in self._jobs}))
-        count, folder = len(self._jobs), self._settings.folder
-        text = f"submitted: {len(runs)} runs in {count} jobs of SLURM, logs in {folder}; `scancel {numbers}` ends them"
-        print(text, file=sys.stderr)
-        return self._settings.wait
-
-    def launch_runs(self, runs: Sequence[PlannedRun]) -> Sequence[Any]:
-        """How each run ended, or the error that it failed of.
+    def launch_runs(self, runs: Sequence[PlannedRun]) -> Sequence[Any] | None:
+        """How each run ended, or the error that it failed of; None if nobody waits for them.
 
         Raises:
             SettingsError: a setting that the engine refuses.
             SystemExit: they were asked to stop.
         """
-        outcomes: Sequence[Any]
+        outcomes: Sequence[Any] | None
         if isinstance(self._settings, Slurm):
-            outcomes = self._waited_for()
+            outcomes = _on_slurm(runs, self._settings)
         elif isinstance(self._settings, Ray):
             from reltrust.clusters.on_ray import run_on_ray
 
@@ -87,17 +72,25 @@ class RunLauncher(Launcher):
             from reltrust.packing.workers import run_packs  # torch and all that: only now
 
             outcomes = run_packs(runs, self._settings)
-        if Status.PREEMPTED in outcomes:
+        if outcomes is not None and Status.PREEMPTED in outcomes:
             raise SystemExit(PREEMPTED)
         return outcomes
-
-    def _waited_for(self) -> Sequence[Any]:
-        from reltrust.clusters import slurm
-
-        outcomes = slurm.wait(self._jobs, self._before, self._stop)
-        self._stop.__exit__()
-        return [outcomes.get(path, Status.PREEMPTED) for path in self._before]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's own sweepers would call."""
         raise SettingsError("launcher: only launcher=serial goes with a sweeper other than hydra/sweeper=reltrust")
+
+
+def _on_slurm(runs: Sequence[PlannedRun], launcher: Slurm) -> Sequence[Any] | None:
+    from reltrust.clusters import slurm
+
+    before = {str(run.record.path): run.record.status_time for run in runs}
+    with StopRequest() as stop:  # once there are jobs, Ctrl-C ends the waiting and nothing else
+        jobs = slurm.submit(runs, launcher)
+        numbers = " ".join(sorted({job.id.partition("_")[0] for job in jobs}))
+        told = f"submitted: {len(runs)} runs in {len(jobs)} jobs of SLURM, logs in {launcher.folder}"
+        print(f"{told}; `scancel {numbers}` ends them", file=sys.stderr)
+        if not launcher.wait:
+            return None
+        outcomes = slurm.wait(jobs, before, stop)
+    return [outcomes.get(path, Status.PREEMPTED) for path in before]

@@ -42,7 +42,6 @@ def run_on_ray(runs: Sequence[PlannedRun], launcher: Ray) -> list[Outcome]:
     except ModuleNotFoundError:
         raise SettingsError('launcher=ray: needs the package ray: pip install ".[experiments,ray]"') from None
     outcomes: dict[int, Outcome] = {}
-    asked: list[None] = []
     local: dict[str, Any] = {} if launcher.address else {"num_cpus": launcher.local_cpus, "include_dashboard": False}
     sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -58,9 +57,12 @@ def run_on_ray(runs: Sequence[PlannedRun], launcher: Ray) -> list[Outcome]:
             for places in deal(runs, launcher):
                 share = Share(places, Job([runs[i] for i in places], launcher))
                 pending[task.remote(share.job)] = share
+            asked = False
             while pending:
                 if stop.requested and not asked:
-                    asked = [ray.cancel(reference, force=False) for reference in pending]
+                    for reference in pending:
+                        ray.cancel(reference, force=False)
+                    asked = True
                 done, _ = ray.wait(list(pending), timeout=_SECONDS_TO_STOP if asked else 1.0)
                 if asked and not done:
                     break

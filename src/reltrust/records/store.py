@@ -11,7 +11,6 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -356,17 +355,6 @@ class Store:
         for path in sorted(self.root.glob(f"{experiment}/*/*/status.json")):
             if _SET_ASIDE not in path.parent.name:
                 yield RunRecord(path.parent)
-
-
-def spent_checkpoints(store: Store) -> list[Path]:
-    """Checkpoints of runs that have their result; what is damaged or of a newer version is left out."""
-    spent = []
-    for record in store.records():
-        with suppress(RecordError):
-            status = record.status
-            if status is not None and status.is_result:
-                spent += sorted(record.path.glob("checkpoint*.pt"))
-    return spent
 
 
 def busy(records: Sequence[RunRecord]) -> list[bool]:
