@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reltrust.experiments.vanishing_curvature import chains, figure, fits, theory
+from reltrust.experiments.vanishing_curvature import chains, fits, theory, verdicts
 from reltrust.experiments.vanishing_curvature.analysis import Initialisation, log_statistics
 from reltrust.experiments.vanishing_curvature.architectures import ARCHITECTURES, CHAINS
 from reltrust.experiments.vanishing_curvature.networks import draw_weights, forward
@@ -292,7 +292,7 @@ def analysed(network: str, slope: float, *, std: float = 1.0, name: str = "gradi
     return rows
 
 
-def selection(rows: list[dict[str, Any]], comparison: Any = figure.GRADIENT, scale: str = "quick") -> Selection:
+def selection(rows: list[dict[str, Any]], comparison: Any = verdicts.GRADIENT, scale: str = "quick") -> Selection:
     table = pd.DataFrame(rows)
     defaults = {"status": "finished", "seed": 0, "arm": "analysis", "lr": np.nan}
     return select(
@@ -315,8 +315,8 @@ def test_vanishing_is_a_slope_below_zero_in_every_network() -> None:
         ((0.0, 0.1), Verdict.NOT_REPRODUCED),
     ]:
         rows = [row for name, slope in zip(("he", "xavier"), slopes, strict=True) for row in analysed(name, slope)]
-        assert figure.judge_vanishing(("he", "xavier"), "gradient", selection(rows))[1] is verdict
-    assert figure.judge_vanishing(("he", "linear"), "gradient", selection(rows)) == ("-", Verdict.NOT_RUN)
+        assert verdicts.judge_vanishing(("he", "xavier"), "gradient", selection(rows))[1] is verdict
+    assert verdicts.judge_vanishing(("he", "linear"), "gradient", selection(rows)) == ("-", Verdict.NOT_RUN)
 
 
 def test_cured_is_a_slope_that_zero_is_within_the_interval_of() -> None:
@@ -326,16 +326,16 @@ def test_cured_is_a_slope_that_zero_is_within_the_interval_of() -> None:
         ((-0.1, 0.2), Verdict.NOT_REPRODUCED),
     ]:
         rows = [row for name, s in zip(("residual", "batch_norm"), slopes, strict=True) for row in analysed(name, s)]
-        assert figure.judge_flat(("residual", "batch_norm"), selection(rows))[1] is verdict
+        assert verdicts.judge_flat(("residual", "batch_norm"), selection(rows))[1] is verdict
 
 
 def test_means_are_theorys_within_three_standard_errors() -> None:
     rows = analysed("he", 0.0)
     for row in rows:
         row["gradient_mean"] = theory.log_gradient(ARCHITECTURES["he"], 16, row["depth"])
-    assert figure.judge_theory(selection(rows))[1] is Verdict.REPRODUCED
+    assert verdicts.judge_theory(selection(rows))[1] is Verdict.REPRODUCED
     rows[0]["gradient_mean"] += 0.31  # of 0.1
-    text, verdict = figure.judge_theory(selection(rows))
+    text, verdict = verdicts.judge_theory(selection(rows))
     assert text.startswith("3 of 4 within 3 standard errors, the farthest 3.1")
     assert verdict is Verdict.PARTLY
 
@@ -344,8 +344,8 @@ def test_a_saddle_is_as_negative_as_it_is_positive() -> None:
     def rows(bottom: float) -> list[dict[str, Any]]:
         return [{**row, "top_p50": 0.0, "bottom_p50": bottom, "bottom_n": 20.0} for row in analysed("he", -1.0)]
 
-    assert figure.judge_saddle(("he",), selection(rows(math.log(0.6))))[1] is Verdict.REPRODUCED
-    assert figure.judge_saddle(("he",), selection(rows(math.log(0.4))))[1] is Verdict.NOT_REPRODUCED
+    assert verdicts.judge_saddle(("he",), selection(rows(math.log(0.6))))[1] is Verdict.REPRODUCED
+    assert verdicts.judge_saddle(("he",), selection(rows(math.log(0.4))))[1] is Verdict.NOT_REPRODUCED
 
 
 def test_flows_are_judged_by_how_their_times_depend_on_curvature() -> None:
@@ -358,10 +358,10 @@ def test_flows_are_judged_by_how_their_times_depend_on_curvature() -> None:
                 found.append({**row, **times})
         return found
 
-    assert figure.judge_flows(selection(rows(-1.0, -0.05)))[1] is Verdict.REPRODUCED
-    assert figure.judge_flows(selection(rows(-0.7, -0.2)))[1] is Verdict.PARTLY
-    assert figure.judge_flows(selection(rows(-0.7, -0.6)))[1] is Verdict.NOT_REPRODUCED
-    assert figure.judge_flows(selection(rows(-1.0, 0.0)[:4])) == ("-", Verdict.NOT_RUN)
+    assert verdicts.judge_flows(selection(rows(-1.0, -0.05)))[1] is Verdict.REPRODUCED
+    assert verdicts.judge_flows(selection(rows(-0.7, -0.2)))[1] is Verdict.PARTLY
+    assert verdicts.judge_flows(selection(rows(-0.7, -0.6)))[1] is Verdict.NOT_REPRODUCED
+    assert verdicts.judge_flows(selection(rows(-1.0, 0.0)[:4])) == ("-", Verdict.NOT_RUN)
 
 
 def trained(arm: str, slope: float, steps: float) -> list[dict[str, Any]]:
@@ -378,20 +378,20 @@ def trained(arm: str, slope: float, steps: float) -> list[dict[str, Any]]:
 
 def test_sgd_is_judged_by_the_power_of_curvature_and_others_beside_it() -> None:
     def judged(sgd: float, adam: float, steps: float) -> tuple[Verdict, Verdict]:
-        ours = selection([*trained("sgd", sgd, 5_000), *trained("adam", adam, steps)], figure.PLATEAU)
-        return figure.judge_sgd(ours)[1], figure.judge_fast("adam", ours)[1]
+        ours = selection([*trained("sgd", sgd, 5_000), *trained("adam", adam, steps)], verdicts.PLATEAU)
+        return verdicts.judge_sgd(ours)[1], verdicts.judge_fast("adam", ours)[1]
 
     assert judged(-1.0, -0.1, 100) == (Verdict.REPRODUCED, Verdict.REPRODUCED)
     assert judged(-0.3, -0.4, 100) == (Verdict.PARTLY, Verdict.PARTLY)
     assert judged(0.1, 0.0, 5_000) == (Verdict.NOT_REPRODUCED, Verdict.NOT_REPRODUCED)
-    only = selection(trained("sgd", -1.0, 100), figure.PLATEAU)
-    assert figure.judge_fast("adam", only) == ("-", Verdict.NOT_RUN)
+    only = selection(trained("sgd", -1.0, 100), verdicts.PLATEAU)
+    assert verdicts.judge_fast("adam", only) == ("-", Verdict.NOT_RUN)
 
 
 def test_a_diverged_run_counts_with_all_its_steps() -> None:
     rows = trained("sgd", -1.0, 5_000)
     rows[0] |= {"status": "diverged", "plateau_share": np.nan}
-    found = figure.escapes(selection(rows, figure.PLATEAU), "sgd")
+    found = verdicts.escapes(selection(rows, verdicts.PLATEAU), "sgd")
     assert float(found["log_steps"].max()) == pytest.approx(math.log(10_000))
 
 
