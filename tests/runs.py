@@ -28,7 +28,9 @@ from reltrust.training.program import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-OPTIMIZERS = ["sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd"]
+OPTIMIZERS = [
+    "sgd", "sgd_momentum", "adam", "fromage", "lars", "madam", "integer_madam", "signsgd", "novograd", "rmsprop",
+]  # fmt: skip
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

@@ -161,12 +161,6 @@ def test_the_first_losses_are_the_golden_ones(settings: Resolve, optimizer: str)
     )
 
 
-if __name__ == "__main__":
-    chosen = {name: settings_of("scale=quick", f"optimizer={name}", "task.hidden_layers=5") for name in OPTIMIZERS}
-    losses = {name: first_losses(settings) for name, settings in chosen.items()}
-    GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")
-
-
 @pytest.mark.capability
 @pytest.mark.parametrize("experiment", ["mlp_depth", "transformer_lm"])
 def test_a_compiled_model_learns_the_same_up_to_rounding(settings: Resolve, tmp_path: Path, experiment: str) -> None:
@@ -182,3 +176,9 @@ def test_a_compiled_model_learns_the_same_up_to_rounding(settings: Resolve, tmp_
         found.append([row["train_loss"] for row in metrics(chosen)] + [record_of(chosen).summary["test_loss"]])
         assert (counters["stats"]["unique_graphs"] > 0) is compiled
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+if __name__ == "__main__":
+    chosen = {name: settings_of("scale=quick", f"optimizer={name}", "task.hidden_layers=5") for name in OPTIMIZERS}
+    losses = {name: first_losses(settings) for name, settings in chosen.items()}
+    GOLDEN.write_text(json.dumps(losses, indent=1) + "\n")
