@@ -11,12 +11,14 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import yaml
 
+from hydra_plugins.reltrust_plugins.scripting import settings_of_sweep
 from reltrust import experiment
 from reltrust.errors import SettingsError
 from reltrust.records.identity import comparison_id
 from reltrust.schedules import Schedule
 from reltrust.settings import parse
 from reltrust.sweeps.grids import Point, expand
+from reltrust.sweeps.plan import plan
 from runs import CONFIGS, ROOT, composed
 from runs import settings_of as settings
 
@@ -65,7 +67,7 @@ def test_an_option_bears_the_name_of_its_file(group: str) -> None:
 
 
 def test_the_groups_are_those_that_these_tests_know() -> None:
-    assert set(GROUPS) == {"data", "experiment", "launcher", "optimizer", "schedule", "tracking"}
+    assert set(GROUPS) == {"data", "experiment", "launcher", "optimizer", "schedule", "sweep", "tracking"}
 
 
 @pytest.mark.parametrize(("name", "scale"), RUNS)
@@ -227,3 +229,14 @@ def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
 @pytest.mark.parametrize(("name", "scale"), RUNS)
 def test_every_experiments_sweep_has_grids_for_every_scale(name: str, scale: str) -> None:
     assert expand(composed(f"sweep={name}", f"scale={scale}")["sweep"]["grids"], {})
+
+
+SPANNING = sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("name", SPANNING)
+def test_a_sweep_over_several_experiments_is_of_valid_runs(name: str, scale: str) -> None:
+    runs = settings_of_sweep([f"sweep={name}", f"scale={scale}"])
+    assert {one.experiment for one in runs} >= {"cifar_classifier", "cifar_gan", "transformer_lm"}
+    plan(runs)  # raises a SettingsError

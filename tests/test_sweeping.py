@@ -163,8 +163,17 @@ def test_a_grid_may_be_of_a_scale_of_its_own_whatever_scale_the_command_line_cho
         alone("scale=quick", f"task.hidden_layers={depth}", f"seed={seed}") for depth in (3, 4) for seed in (1, 2)
     ]
     assert [one.seed for one in swept("seed=1", grids=grids)] == [1, 1, 1]
-    with pytest.raises(SettingsError, match="the grids of sweep=multirun are for one scale"):
-        swept(grids=[{"scale": ["smoke", "quick"]}])
+    assert [one.task.width for one in swept(grids=[{"scale": ["smoke", "quick"]}])] == [32, 64]
+
+
+def test_a_grid_may_be_of_experiments_of_its_own_which_the_command_line_narrows() -> None:
+    grids = [{"experiment": ["cifar_gan", "mlp_depth"], "optimizer": "adam"}, {"experiment": "transformer_lm"}]
+    assert [one.experiment for one in swept(grids=grids)] == ["cifar_gan", "mlp_depth", "transformer_lm"]
+    found = swept("experiment=mlp_depth", "seed=1", grids=grids)
+    assert found == [alone("scale=smoke", "optimizer=adam", "seed=1")]
+    assert len(swept("experiment=cifar_gan,mlp_depth", grids=grids)) == 2
+    with pytest.raises(SettingsError, match="experiment=cifar_classifier: no run of the sweep has this value"):
+        swept("experiment=cifar_classifier", grids=grids)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,8 @@ class GridSweeper(Sweeper):
             raise SettingsError(f"{text}: {part} is no setting of a run, and cannot be swept")
         if values > 1 and part in MACHINE_FIELDS:
             raise SettingsError(f"{text}: {part} does not make it another run, and cannot be swept")
-        if values > 1 and key in ("experiment", "scale") and "sweep" in self._config:
+        in_grids = any(key in grid for grid in self._grids)
+        if values > 1 and key in ("experiment", "scale") and "sweep" in self._config and not in_grids:
             raise SettingsError(f"{text}: the grids of sweep={self._name} are for one {key}")
 
 
