@@ -66,6 +66,10 @@ def of_hydra(error: Exception, command_keys: Iterable[str]) -> str:
         if group.startswith("experiment/"):  # where the files of the scales are
             group, allowed = "scale", experiment.scales(group.removeprefix("experiment/"))
         return f"{group}={choice}: unknown, allowed are {', '.join(allowed)}"
+    if absent := re.match("Could not override '([a-z]+)'. No match in the defaults list", str(error)):
+        group = absent[1]
+        given = [word for word in sys.argv[1:] if re.match(rf"\+*{group}=", word)]
+        return f"{given[0] if given else group}: the chosen experiment is an analysis, which has no {group}"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
         key = str(cause.full_key)
         # What the command line says of the key, or of one below it.

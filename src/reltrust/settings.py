@@ -260,7 +260,7 @@ def parse(config: dict[str, Any]) -> Settings:
     if "training" in absent:
         (given, *_) = (key for key in parts if key not in absent)
         raise SettingsError(
-            f"{given}={config[given]['name']}: experiment={settings.experiment} is an analysis, not trained"
+            f"training=None with {given}={config[given]['name']}: an analysis, which is not trained, has no {given}"
         )
     if absent:
         raise SettingsError(f"{absent[0]}=null: experiment={settings.experiment} is trained and needs one")

@@ -32,8 +32,9 @@ class Claim:
     comparison: Comparison
     scales: tuple[str, ...]
     published: str
-    judge: Callable[[Selection], tuple[str, Verdict]]
-    """From our runs: what was measured in words, and the verdict."""
+    judge: Callable[..., tuple[str, Verdict]]
+    """From a Selection of our runs, and one more for each of ``also``: what was measured in words, and the verdict."""
+    also: tuple[Comparison, ...] = ()
 
     def judged(self, ours: Selection | None) -> Judgement:
         """``not run`` without runs of ours."""

@@ -36,6 +36,7 @@ class Comparison:
     arm: str | tuple[str, ...] = "arm"
     tuned: str | None = "lr"  # None: nothing is selected
     step: int | None = None  # the evaluation at which runs are compared; None: at their end
+    source: tuple[str, str] | None = None  # the experiment and scale whose runs these are; None: the report's own
 
 
 @dataclass(frozen=True)
