@@ -85,9 +85,12 @@ stop() {
     sleep 0.2
   done
   for daemon in slurmd slurmctld munged; do
-    if [[ -e "$folder/$daemon.pid" ]]; then
-      kill "$(cat "$folder/$daemon.pid")" 2>/dev/null || true
-    fi
+    [[ -e "$folder/$daemon.pid" ]] || continue
+    pid=$(cat "$folder/$daemon.pid")
+    for _ in $(seq 50); do # until it is gone, and writes nothing more
+      kill "$pid" 2>/dev/null || break
+      sleep 0.2
+    done
   done
 }
 
