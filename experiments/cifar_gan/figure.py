@@ -7,6 +7,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from reltrust.reporting.selection import Comparison, Measure, Selection, describ
 from reltrust.reporting.style import Styles
 
 DIVERGED = 1e5  # what the distance of a diverged run counts as: further away than noise
+PUBLISHED_LR = 0.01  # of Fromage and LARS in the figure of norms
 MARGIN = 0.1  # relative: nearer distances are not told apart
 
 DISTANCE = Measure(
@@ -112,10 +114,10 @@ def judge_growth(arm: str, ours: Selection) -> tuple[str, Verdict]:
     reproduced: least and largest growth differ from that by at most 1 %; partly: by at most 10 %.
     """
     runs = ours.best[(ours.best["arm"] == arm) & (ours.best["status"] == "finished")]
-    runs = runs[runs["lr"] == 0.01]
+    runs = runs[runs["lr"] == PUBLISHED_LR]
     if runs.empty:
         return "-", Verdict.NOT_RUN
-    expected = growth(0.01, runs.iloc[0]) if arm == "lars" else 1.0
+    expected = growth(PUBLISHED_LR, runs.iloc[0]) if arm == "lars" else 1.0
     least, most = runs["norm_growth_min"].min(), runs["norm_growth_max"].max()
     away = max(abs(least / expected - 1), abs(most / expected - 1))
     verdict = Verdict.REPRODUCED if away <= 0.01 else Verdict.PARTLY if away <= 0.1 else Verdict.NOT_REPRODUCED
@@ -215,11 +217,14 @@ def draw_distances(selection: Selection, styles: Styles) -> Any:
 
 
 def draw_norms(selection: Selection, styles: Styles) -> Any:
-    """The least and the largest growth of the norms, and what scale invariance makes of them under LARS."""
+    """The least and the largest growth of the norms at the published learning rate, and what scale invariance makes of
+    them under LARS."""
+    published = selection.best[selection.best["lr"] == PUBLISHED_LR]
+    selection = replace(selection, curves=selection.curves[selection.curves["run"].isin(published["run"])])
     figure, axes = plt.subplots(figsize=(7.4, 3.3))
     draw_curves(axes, selection, styles, "norm_growth_min", "norm_growth_max")
     run = selection.runs.iloc[0]
-    theory = np.exp(0.5 * np.cumsum(np.log1p(np.square(0.01 * lr_factors(run)))))
+    theory = np.exp(0.5 * np.cumsum(np.log1p(np.square(PUBLISHED_LR * lr_factors(run)))))
     axes.plot(
         np.arange(1, len(theory) + 1), theory, color="0.3", linewidth=0.8, label=r"$(1+\eta^2)^{t/2}$, $\eta=0.01$"
     )

@@ -89,7 +89,7 @@ WRONG = [
     ("--lr=3", "--lr: no option"),
     ("colour=red", "colour=red: unknown key|colour: unknown key"),
 ]
-CHOSEN = WRONG if FORM != "short" else WRONG[::6]
+EVERY = {"short": (6, 6), "usual": (1, 3), "full": (1, 1)}[FORM]  # of single runs, of sweeps
 
 
 @pytest.mark.parametrize("many", [(), ("-m",)], ids=["one run", "a sweep"])
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(tmp_path: Path, fault:
     row, slowest = fault(f"wrong settings, {'a sweep' if many else 'one run'}"), (0.0, "")
     (tmp_path / "afile").touch()
     problems = []
-    for words, named in CHOSEN:
+    for words, named in WRONG[:: EVERY[bool(many)]]:
         if not many and ("launcher" in words or "range(" in words):
             continue  # a single run is launched by nobody
         started = time.monotonic()

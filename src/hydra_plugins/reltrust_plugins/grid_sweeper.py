@@ -23,6 +23,7 @@ from reltrust.settings import COMMAND_KEYS, MACHINE_FIELDS, Settings
 from reltrust.sweeps.grids import Point, as_list, check_grids, expand
 from reltrust.sweeps.plan import BUSY, PlannedRun, describe, plan
 from reltrust.sweeps.watch import SweepProgress
+from reltrust.training.stopping import StopRequest
 
 # Hydra's launchers whose runs find what this process finds, by the names of their classes: Hydra loads plugins twice,
 # so the classes themselves cannot be asked for.
@@ -89,7 +90,8 @@ class GridSweeper(Sweeper):
         outcomes: Sequence[Any] = []
         if due:
             shown = self._config.machine.progress and getattr(self._launcher, "waits", True)
-            with SweepProgress(self._name, due, shown):
+            # Between two runs too, a signal only asks to stop: the next run does, before its first step.
+            with SweepProgress(self._name, due, shown), StopRequest():
                 if hasattr(self._launcher, "launch_runs"):
                     if (launched := self._launcher.launch_runs(due)) is None:
                         return []
