@@ -18,7 +18,11 @@ import command_lines
 from reltrust import experiment
 from runs import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "docs/extending.md", *sorted(ROOT.glob("experiments/*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("extending", "protocol", "licences")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
@@ -125,7 +129,7 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
 
 def test_bare_make_lists_the_targets() -> None:
     listing = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "reproduce-mlp-depth", "figures", "status", "test", "lint"):
+    for target in ("setup", "reproduce-mlp-depth", "figures", "report", "status", "test", "lint", "wheel", "api"):
         assert re.search(rf"^{target}\s+\w", listing, flags=re.MULTILINE)
 
 

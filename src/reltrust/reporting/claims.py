@@ -1,8 +1,10 @@
 """Claims of a paper beside what was measured, each judged by a rule that stands in its docstring."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from reltrust.reporting.selection import Comparison, Selection
 
@@ -34,6 +36,23 @@ class Claim:
     published: str
     judge: Callable[[Selection], tuple[str, Verdict]]
     """From our runs: what was measured in words, and the verdict."""
+    finding: str = ""
+    """The published finding that it is part of, under which the README has it; without one it is in the report only.
+
+    Claims of an experiment with one finding are one row there, judged together: those that state one scale have to be
+    all of the finding."""
+    label: str = ""
+    """What tells it from the other claims of its finding, in a word or two."""
+    arms: tuple[str, ...] = ()
+    """Those of the comparison that it is about; none: all of them."""
+
+    @property
+    def rule(self) -> str:
+        """By what its verdict is given: the docstring of ``judge``."""
+        function = self.judge
+        while isinstance(function, partial):
+            function = function.func
+        return inspect.getdoc(function) or ""
 
     def judged(self, ours: Selection | None) -> Judgement:
         """``not run`` without runs of ours."""
