@@ -52,6 +52,14 @@ figures: ## redraw every figure from results/summaries alone (needs no torch)
 	  "$(PY)" scripts/figures.py --results "$(RESULTS)"
 	fi
 
+report: figures ## everything on one page, results/report/index.html: claims, figures, tables, deviations (needs no torch)
+	@if [ ! -x "$(PY)" ] && "$(PYTHON)" -c 'import pandas, matplotlib, jinja2, markdown_it' 2>/dev/null; then
+	  "$(PYTHON)" scripts/report.py --results "$(RESULTS)"
+	else
+	  $(MAKE) --no-print-directory setup
+	  "$(PY)" scripts/report.py --results "$(RESULTS)"
+	fi
+
 status: setup ## what has run, what runs, what failed; ARGS=--watch, or the settings of a sweep for what is missing
 	@"$(PY)" scripts/status.py --results "$(RESULTS)" $(ARGS)
 
@@ -77,6 +85,13 @@ lock: setup ## renew requirements.lock from pyproject.toml
 	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --upgrade pyproject.toml --output-file requirements.lock
 
+wheel: setup ## build the package, dist/reltrust-<version>-py3-none-any.whl
+	@rm -rf dist
+	"$(PY)" -m hatchling build --target wheel --directory dist
+
+api: setup ## the docstrings as pages, docs/api/index.html
+	@"$(PY)" -m pdoc --docformat google --output-directory docs/api reltrust '!reltrust.__main__' '!reltrust.experiments'
+
 benchmark: setup ## time training steps, the optimizers and packed runs against their peers
 	@"$(PY)" benchmarks/training_step.py
 	"$(PY)" benchmarks/optimizers.py
@@ -86,5 +101,6 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/grouped_convolutions.py
 	"$(PY)" benchmarks/theory.py
 	"$(PY)" benchmarks/mlp_curvature.py
+	"$(PY)" benchmarks/reporting.py
 
-.PHONY: help setup figures status test test-clusters faults lint format lock benchmark
+.PHONY: help setup figures report status test test-clusters faults lint format lock wheel api benchmark

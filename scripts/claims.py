@@ -1,4 +1,4 @@
-"""Prints the README's table of claims, from results/summaries; ``--write`` puts it into the README."""
+"""Prints the README's table of findings, from results/summaries; ``--write`` puts it into the README."""
 
 import sys
 
@@ -6,7 +6,7 @@ from arguments import Parser
 from figures import ROOT  # scripts/figures.py: also makes the package importable
 
 from reltrust.errors import RecordError
-from reltrust.reporting.report import claims_table
+from reltrust.reporting import findings
 
 START, END = "<!-- claims: python scripts/claims.py -->\n", "<!-- end of claims -->"
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into README.md")
     arguments = parser.parse_args()
     try:
-        text = claims_table(arguments.results)
+        text = findings.table(arguments.results)
     except RecordError as error:
         sys.exit(f"error: {error}")
     if arguments.write:

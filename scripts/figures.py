@@ -23,7 +23,7 @@ def main() -> None:
     if unknown := set(arguments.experiments) - set(experiments):
         parser.error(f"experiments={', '.join(sorted(unknown))}: unknown, allowed are {', '.join(experiments)}")
     chosen = arguments.experiments or experiments
-    scales = {scale for name in chosen for scale in experiment.scales(name)}
+    scales = {scale for name in chosen for scale in experiment.scales(name) or report.load_report(name).cost}
     if arguments.scale not in (None, *scales):
         parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
     failed = False

@@ -13,6 +13,7 @@ from reltrust.experiments.cifar_gan import figure
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.report import write
 from reltrust.reporting.selection import select
+from reltrust.reporting.style import Styles
 
 SCHEDULE = json.dumps({"name": "milestones", "decay": 0.1, "at": [50]})
 
@@ -138,3 +139,19 @@ def test_lines_and_labels_are_those_of_the_runs(results: Path, monkeypatch: pyte
     assert sorted(float(line.get_xdata()[0]) for line in theirs.lines) == [16.4, 19.1, 36.4]
     assert norms.lines[-1].get_ydata()[-1] == pytest.approx(figure.growth(0.01, runs(lars=[1.0]).iloc[0]))
     plt.close("all")
+
+
+def test_every_learning_rate_is_drawn_beside_the_published_tuning() -> None:
+    table = runs(adam=[20.0], fromage=[12.0]).assign(
+        style="{}", data="cifar10", examples=np.nan, batch_size=256, samples=10_000, features="inception"
+    )
+    slower = table.assign(lr=table["lr"] / 10, frechet_train=table["frechet_train"] + 5)
+    found = select(pd.concat([table, slower]), figure.BY_LR, "paper")
+    drawn = figure.fromage_figure_3_right_gan(found, Styles(table, also=["sgd"]))
+    (axes,) = drawn.axes
+    lines = [line for line in axes.lines if len(line.get_xdata())]
+    ours = {line.get_label(): list(line.get_ydata()) for line in lines if line.get_markerfacecolor() != "none"}
+    assert ours == {"adam": [25.0, 20.0], "fromage": [17.0, 12.0]}
+    hollow = [line for line in lines if line.get_markerfacecolor() == "none"]
+    assert sum(len(line.get_xdata()) for line in hollow) == len(figure.OF_TUNING) > 10
+    plt.close(drawn)

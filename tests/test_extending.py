@@ -81,7 +81,7 @@ def answered(tree: Path) -> list[Answer]:
 def test_the_page_adds_two_folders_of_one_name_and_nothing_else() -> None:
     folders = {f"{folder}/{name}" for folder in ("experiments", "configs/experiment") for name in NEW}
     assert {str(Path(name).parent) for name in FILES} == folders
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
 
 
 def test_every_command_of_the_page_succeeds(answered: list[Answer]) -> None:
@@ -100,7 +100,8 @@ def test_the_new_experiment_runs_sweeps_and_is_drawn_and_judged_by_the_commands_
     assert (tree / "results/figures/two_spirals-smoke.png").exists()
     assert "no claim can be judged at this scale" in drawn.told
     assert "two_spirals/fromage 3" in " ".join(status.told.split())
-    assert "| Two spirals, quick | Fromage tells two spirals of one turn apart | - | - | **not run** |" in claims.told
+    finding = "| Two spirals | Fromage tells two spirals of one turn apart | - | - | **not run** | quick |"
+    assert finding in claims.told
     assert "4 runs: 4 finished" in answered[len(COMMANDS)].error
     help_ = subprocess.run(["make"], cwd=tree, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^reproduce-two-spirals +Can a perceptron tell two spirals apart\?", help_, flags=re.MULTILINE)
@@ -145,6 +146,13 @@ def test_the_new_analysis_runs_and_sweeps_and_keeps_its_file(tree: Path, answere
     assert refused.code == 2
     assert "optimizer" in refused.error
     assert len(refused.error.splitlines()) == 1
+
+
+def test_a_new_optimizer_is_compared_on_all_benchmarks_by_the_command_of_the_page(answered: list[Answer]) -> None:
+    told = answered[10].told
+    for name in ("mlp_depth", "cifar_classifier", "cifar_gan", "transformer_lm"):
+        assert f"runs/{name}/novograd/" in told
+        assert f"runs/{name}/fromage/" in told
 
 
 def test_the_new_experiments_settings_are_checked_before_anything_is_written(

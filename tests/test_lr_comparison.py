@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from reltrust.experiments.lr_comparison import figure
 
+from reltrust.reporting import report
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.selection import Selection, select
 
@@ -115,3 +117,40 @@ def test_the_published_errors_bear_the_published_findings() -> None:
     assert figure.grid_of(of_fromage, "adam").idxmin().tolist() == [0.001, 0.0001, 0.001]
     assert figure.grid_of(of_fromage, "sgd").idxmin().tolist() == [0.1, 0.01, 1.0]
     assert figure.costs(figure.grid_of(of_fromage, "fromage"))[0.01] == 1
+
+
+def write(results: Path, *names: str) -> Path:
+    """Tables of the benchmarks at quick scale, as their runs would leave them."""
+    (results / "summaries").mkdir(parents=True)
+    for name, one in zip(figure.BENCHMARKS, selections(), strict=True):
+        experiment, scale = one.comparison.source or ("", "")
+        if name in names:
+            rows = one.runs.drop(columns=["value", "arm"]).assign(
+                scale=scale, optimizer=one.runs["arm"], hyperparameters="{}", comparison="abcdef01"
+            )
+            rows.to_csv(results / "summaries" / f"{experiment}.csv", index=False)
+    return results
+
+
+def test_it_is_drawn_and_judged_from_the_tables_of_the_benchmarks(tmp_path: Path) -> None:
+    told = report.write(write(tmp_path, *figure.BENCHMARKS), "lr_comparison")
+    assert (tmp_path / "figures" / "lr_comparison-quick.pdf").exists()
+    assert "x 1 " in told
+    (found,) = report.evaluate(tmp_path, "lr_comparison", figure.REPORT)
+    verdicts = [one.verdict for one in found.judgements]
+    assert verdicts[:2] == [Verdict.REPRODUCED, Verdict.PARTLY]
+    cells = pd.read_csv(tmp_path / "summaries" / "lr_comparison-quick-selected.csv")
+    assert cells.groupby("experiment").size().to_dict() == dict.fromkeys(figure.REPORT.reads, 20)
+
+
+def test_what_is_there_is_drawn_while_a_benchmark_is_missing(tmp_path: Path) -> None:
+    told = report.write(write(tmp_path, "GAN", "transformer"), "lr_comparison")
+    assert (tmp_path / "figures" / "lr_comparison-quick.pdf").exists()
+    (found,) = report.evaluate(tmp_path, "lr_comparison", figure.REPORT)
+    assert {one.verdict for one in found.judgements} == {Verdict.NOT_RUN}
+    assert "not run" in told
+
+
+def test_without_any_table_there_is_nothing_yet(tmp_path: Path) -> None:
+    assert report.write(tmp_path, "lr_comparison") == f"lr_comparison: nothing in {tmp_path}/summaries yet"
+    assert list(report.evaluate(tmp_path, "lr_comparison", figure.REPORT)) == []

@@ -16,9 +16,14 @@ import torch
 
 import command_lines
 from reltrust import experiment
+from reltrust.reporting import report
 from runs import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "docs/extending.md", *sorted(ROOT.glob("experiments/*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("extending", "protocol", "licences")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
 
@@ -31,7 +36,7 @@ def shown(pattern: str) -> list[str]:
 def test_every_make_target_that_is_shown_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     targets |= {
-        f"reproduce-{name.replace('_', '-')}" for name in (*experiment.names(), "two_spirals")
+        f"reproduce-{name.replace('_', '-')}" for name in (*experiment.names(), *report.names(), "two_spirals")
     }  # docs/extending.md
     commands = [command for command in shown(r"make [a-z]") if "<" not in command]
     assert len(commands) >= 5
@@ -125,7 +130,7 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
 
 def test_bare_make_lists_the_targets() -> None:
     listing = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for target in ("setup", "reproduce-mlp-depth", "figures", "status", "test", "lint"):
+    for target in ("setup", "reproduce-mlp-depth", "figures", "report", "status", "test", "lint", "wheel", "api"):
         assert re.search(rf"^{target}\s+\w", listing, flags=re.MULTILINE)
 
 

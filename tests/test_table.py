@@ -10,7 +10,7 @@ import pytest
 
 from reltrust.errors import DamagedError
 from reltrust.records import summaries
-from reltrust.records.store import Status
+from reltrust.records.store import Result, RunRecord, Status
 from reltrust.records.summaries import collect
 from reltrust.reporting.report import load_report
 from reltrust.reporting.selection import Comparison, Measure
@@ -91,7 +91,7 @@ def test_a_run_needs_the_numbers_that_its_own_scale_compares(tmp_path: Path) -> 
     ]
     path = tmp_path / "summaries" / "made_up.csv"
     path.parent.mkdir()
-    table = pd.DataFrame(rows).assign(status="finished", seed=0, lr="", hyperparameters="{}", optimizer="a")
+    table = pd.DataFrame(rows).assign(status="finished", seed=0, lr="", hyperparameters="{}", optimizer="adam")
     table.to_csv(path, index=False)
 
     def compared(scale: str) -> list[Comparison]:
@@ -143,9 +143,9 @@ def test_a_table_is_collected_again_when_something_has_changed_and_only_then(
     read: list[object] = []
     row_of = summaries._row
 
-    def counted(record: object) -> object:
+    def counted(record: RunRecord, result: Result) -> object:
         read.append(record)
-        return row_of(record)  # type: ignore[arg-type]
+        return row_of(record, result)
 
     monkeypatch.setattr(summaries, "_row", counted)
     chosen = settings("seed=0")

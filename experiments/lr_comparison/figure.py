@@ -159,33 +159,36 @@ def judge_trials(arm: str, tuned: str, *ours: Selection) -> tuple[str, Verdict]:
 def claims(scale: str) -> list[Claim]:
     first, *others = comparisons(scale)
     theirs = {paper: published(paper) for paper in ("fromage", "madam")}
-
-    def claim(text: str, published: str, judge: Any) -> Claim:
-        return Claim(text, first, (scale,), published, judge, also=tuple(others))
-
+    claim = partial(Claim, comparison=first, scales=(scale,), also=tuple(others))
     of_default = [
         claim(
-            f"One learning rate, {DEFAULT:g}, is {LABELS[arm]}'s best on classifier, GAN and transformer",
-            in_words(grid_of(theirs[arm], arm), DEFAULT),
-            partial(judge_default, arm),
+            text=f"One learning rate, {DEFAULT:g}, is {LABELS[arm]}'s best on classifier, GAN and transformer",
+            published=in_words(grid_of(theirs[arm], arm), DEFAULT),
+            judge=partial(judge_default, arm),
+            finding=f"One learning rate, {DEFAULT:g}, is the best of Fromage and of Madam on all benchmarks",
+            label=LABELS[arm],
+            arms=(arm,),
         )
         for arm in ("fromage", "madam")
     ]
-    of_own = []
-    for arm in ("adam", "sgd"):
-        grid = grid_of(theirs["fromage"], arm)
-        of_own.append(
-            claim(
-                f"{LABELS[arm]} needs a learning rate for each",
-                in_words(grid, best_of(costs(grid), "min")[0]),
-                partial(judge_own, arm),
-            )
+    of_own = [
+        claim(
+            text=f"{LABELS[arm]} needs a learning rate for each",
+            published=in_words(grid, best_of(costs(grid), "min")[0]),
+            judge=partial(judge_own, arm),
+            finding="Adam and SGD need a learning rate for each",
+            label=LABELS[arm],
+            arms=(arm,),
         )
+        for arm in ("adam", "sgd")
+        for grid in [grid_of(theirs["fromage"], arm)]
+    ]
     of_trials = [
         claim(
-            f"{LABELS[tuned]} has to be tuned to match {LABELS[arm]} at {DEFAULT:g}",
-            "no number",
-            partial(judge_trials, arm, tuned),
+            text=f"{LABELS[tuned]} has to be tuned to match {LABELS[arm]} at {DEFAULT:g}",
+            published="no number",
+            judge=partial(judge_trials, arm, tuned),
+            arms=(arm, tuned),
         )
         for arm in ("fromage", "madam")
         for tuned in ("adam", "sgd")
@@ -196,7 +199,7 @@ def claims(scale: str) -> list[Claim]:
 # --- figure ----------------------------------------------------------------------------------------------------------
 
 
-def draw(*ours_and_styles: Any) -> Any:
+def fromage_figure_3_right(*ours_and_styles: Any) -> Any:
     """A column a benchmark: above the score at each learning rate, published ones hollow; below the expected score of
     the best of so many trials. Dotted: the optimizer's at 0.01, untuned."""
     *ours, styles = ours_and_styles
@@ -238,14 +241,13 @@ def _draw_trials(axes: Any, table: pd.DataFrame, name: str, styles: Styles) -> N
         axes.plot(trials, [expected_best(values.tolist(), k) for k in trials], **styles.line(arm))
         if arm in ("fromage", "madam") and DEFAULT in values.index:
             axes.axhline(values[DEFAULT], color=styles.line(arm)["color"], linewidth=1, linestyle=":")
-    axes.set(xlabel="learning rates tried", ylim=(-0.03, 1.05))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="learning rates tried", xlim=(0.8, 5.2), xticks=range(1, 6), ylim=(-0.03, 1.05))
 
 
 REPORT = Report(
     title="Fromage, figure 3 (right); Madam, figure 1: all benchmarks",
     figures=tuple(
-        Figure("", first, draw, also=tuple(others), scales=(scale,))
+        Figure("", first, fromage_figure_3_right, also=tuple(others), scales=(scale,))
         for scale in ("quick", "paper")
         for first, *others in [comparisons(scale)]
     ),

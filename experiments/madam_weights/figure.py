@@ -74,7 +74,14 @@ def judge_nearer(other: str, ours: Selection) -> tuple[str, Verdict]:
 
 SCALES = ("quick", "mnist")
 CLAIMS = [
-    Claim("Madam never changes the sign of a weight", BEST, SCALES, "by construction", judge_signs),
+    Claim(
+        text="Madam never changes the sign of a weight",
+        comparison=BEST,
+        scales=SCALES,
+        published="by construction",
+        judge=judge_signs,
+        finding="Madam never changes the sign of a weight",
+    ),
     *(
         Claim(
             text=f"ln|w| is nearer to normal after Madam than {than}",
@@ -82,6 +89,9 @@ CLAIMS = [
             scales=SCALES,
             published="log-normal, as synapses (no number could be read)",
             judge=partial(judge_nearer, other),
+            finding="Madam's weights are log-normal: ln|w| is nearer to normal than at the start and than after others",
+            label=than,
+            arms=("madam",) if other == "start" else ("madam", other),
         )
         for other, than in (
             ("start", "at initialisation"),
@@ -141,7 +151,7 @@ def draw_weights(selection: Selection, styles: Styles, tables: dict[str, dict[in
     distances.set_xlim(left=0)
     share = best["sign_changes"] / best["weights"]
     draw_dots(signs, {names[arm]: share[best["arm"] == arm] for arm in arms}, looks)
-    signs.set(xlabel="share of signs that ever changed")
+    signs.set(xlabel="share of signs ever changed")
     signs.set_xlim(left=-0.01)
     figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
     return figure
@@ -152,7 +162,7 @@ REPORT = Report(
     figures=(Figure("", BEST, draw_weights, pictures="log_weights.csv"),),
     claims=tuple(CLAIMS),
     cost={
-        "quick": ("make reproduce-madam-weights SEEDS=3", "about 2 minutes, 2 CPU cores"),
         "mnist": ("make reproduce-madam-weights SCALE=mnist LAUNCHER=processes", "9 runs of 4,800 steps: 30 minutes"),
+        "quick": ("make reproduce-madam-weights SEEDS=3", "about 2 minutes, 2 CPU cores"),
     },
 )

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from reltrust.reporting.claims import Claim, Verdict
-from reltrust.reporting.lines import draw_means
+from reltrust.reporting.lines import draw_means, spread_x
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Selection
 from reltrust.reporting.statistics import Outcomes, bootstrap_difference
@@ -85,6 +85,7 @@ ORDERS = [
         scales=SCALES,
         published=published,
         judge=partial(judge_deeper, f"fromage {init}", f"{other} {init}"),
+        arms=(f"fromage {init}", f"{other} {init}"),
     )
     for init in INITS
     for other, published in (
@@ -99,6 +100,9 @@ LIMITS = [
         scales=SCALES,
         published="not tried",
         judge=partial(judge_no_shallower, f"{other} he", "fromage torch"),
+        finding="A limit of it: from He's weights Adam and SGD train as deep as Fromage from torch's",
+        label=LABELS[other],
+        arms=(f"{other} he", "fromage torch"),
     )
     for other in ("adam", "sgd_momentum")
 ]
@@ -139,7 +143,9 @@ def draw_depths(selection: Selection, styles: Styles) -> Any:
     """Accuracy against depth from either initialisation, and the spread of the logits before training."""
     figure, (*panels, spread) = plt.subplots(1, 3, figsize=(10.4, 3.5), width_ratios=(1, 1, 0.9))
     for axes, (init, label) in zip(panels, INITS.items(), strict=True):
-        draw_means(axes, of_init(selection, init), styles)
+        own = of_init(selection, init)
+        draw_means(axes, own, styles)
+        spread_x(axes, own.best["hidden_layers"])
         axes.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
         axes.annotate("chance", (0.02, 0.04), xycoords=("axes fraction", "data"), color="0.4", fontsize=8)
         axes.set(xlabel="hidden layers", ylim=(0, 1.03))
@@ -172,7 +178,7 @@ REPORT = Report(
     figures=(Figure("", DEPTHS, draw_depths),),
     claims=(*ORDERS, *LIMITS, *SPREADS),
     cost={
-        "quick": ("make reproduce-mlp-depth-init", "about 8 minutes, 2 CPU cores"),
         "paper": ("make reproduce-mlp-depth-init SCALE=paper", "168 runs of 24,000 steps: a GPU"),
+        "quick": ("make reproduce-mlp-depth-init", "about 8 minutes, 2 CPU cores"),
     },
 )

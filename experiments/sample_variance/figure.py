@@ -226,19 +226,22 @@ def draw_curves(ours: Selection, styles: Styles) -> Any:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 UNREAD = "abstract; no number could be read"
+DECAY = "Sample variance decays with depth, as calculated; BatchNorm and unit sample variance eliminate that"
 COMMAND = "make reproduce-sample-variance"
 KEEPING = {"unit_variance": "unit sample variance at its start", "batch_norm": "BatchNorm"}
 IMPACT = [
     Claim(
         f"Preserving sample variance has an impact on the training of 20 layers: {what}, after 20 epochs",
         AT_END, ("quick_training",), UNREAD, partial(judge_impact, network),
+        finding="Preserving sample variance has an impact on training", label=what,
+        arms=("he", network),
     )
     for network, what in KEEPING.items()
 ]  # fmt: skip
 LOWER = [
     Claim(
         f"The training loss is lower than He's: {what}, {when}",
-        comparison, ("quick_training",), "not in the abstract", partial(judge_lower, network),
+        comparison, ("quick_training",), "not in the abstract", partial(judge_lower, network), arms=("he", network),
     )
     for network, what in KEEPING.items()
     for comparison, when in ((EARLY, "after 5 epochs"), (AT_END, "after 20 epochs"))
@@ -250,18 +253,28 @@ REPORT = Report(
         Figure("", AT_END, draw_curves, scales=("quick_training", "smoke_training")),
     ),
     claims=(
-        Claim("Under He's initialisation sample variance decays with depth", BY_WIDTH, ("quick",), UNREAD, judge_decay),
-        Claim("Finite width approaches the calculation for infinite width", BY_WIDTH, ("quick",), UNREAD, judge_width),
         Claim(
-            "BatchNorm eliminates the decay", BY_WIDTH, ("quick",), UNREAD, partial(judge_kept, "batch_norm")
+            "Under He's initialisation sample variance decays with depth",
+            BY_WIDTH, ("quick",), UNREAD, judge_decay, finding=DECAY, label="He", arms=("he",),
+        ),
+        Claim(
+            "Finite width approaches the calculation for infinite width",
+            BY_WIDTH, ("quick",), UNREAD, judge_width, finding=DECAY, label="width", arms=("he",),
+        ),
+        Claim(
+            "BatchNorm eliminates the decay",
+            BY_WIDTH, ("quick",), UNREAD, partial(judge_kept, "batch_norm"), finding=DECAY, label="BatchNorm",
+            arms=("batch_norm",),
         ),
         Claim(
             "Unit sample variance by data eliminates it, on the inputs that it was calibrated on",
-            BY_WIDTH, ("quick",), UNREAD, partial(judge_kept, "unit_variance"),
+            BY_WIDTH, ("quick",), UNREAD, partial(judge_kept, "unit_variance"), finding=DECAY,
+            label="unit variance", arms=("unit_variance",),
         ),
         Claim(
             "Unit sample variance by data eliminates it, on other inputs too",
             BY_WIDTH, ("quick",), "not in the abstract", partial(judge_kept, "unit_variance_unseen"),
+            arms=("unit_variance_unseen",),
         ),
         *IMPACT,
         *LOWER,

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from reltrust.records.artifacts import read_published
 from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import best_of, draw_learning_rates, judge_best
 from reltrust.reporting.report import Figure, Report
@@ -26,7 +28,7 @@ VALID = Measure("valid_loss", "validation perplexity", best="min", diverged=OVER
 BY_LR = {measure: Comparison(measure, x="lr", tuned=None) for measure in (TRAIN, VALID)}
 
 # The Fromage paper's is the training perplexity in epoch 10. The Madam paper does not say of which text its is.
-PUBLISHED = pd.read_csv(Path(__file__).with_name("published.csv")).assign(status="finished", seed=0)
+PUBLISHED = read_published(Path(__file__).with_name("published.csv")).assign(status="finished", seed=0)
 PUBLISHED["arm"] = PUBLISHED["optimizer"]
 PUBLISHED["train_loss"] = np.log(PUBLISHED["perplexity"])
 OF_FROMAGE, OF_MADAM = (PUBLISHED[PUBLISHED["paper"] == paper] for paper in ("fromage", "madam"))
@@ -65,6 +67,9 @@ def best_lrs(*scales: str, train: Comparison, valid: Comparison) -> list[Claim]:
             scales=scales,
             published=f"{lr:g}: {value:g}",
             judge=partial(judge_best, arm, lr),
+            finding="0.01 is Fromage's and Madam's best learning rate for a transformer, as on the other benchmarks",
+            label=LABELS[arm],
+            arms=(arm,),
         )
         for arm, runs, comparison in (("fromage", OF_FROMAGE, train), ("madam", OF_MADAM, valid))
         for lr, value in [best_published(runs, arm)]
@@ -80,6 +85,9 @@ def values(*scales: str, train: Comparison, valid: Comparison) -> list[Claim]:
             scales=scales,
             published=f"{value:g}" + ("" if runs is OF_FROMAGE else " (the text is not stated)"),
             judge=partial(judge_value, arm, lr, value),
+            finding="The perplexities in epoch 10 at the best learning rates",
+            label=f"{LABELS[arm]} {lr:g}, {comparison.measure.label.split()[0]}",
+            arms=(arm,),
         )
         for runs, comparison, arms in (
             (OF_FROMAGE, train, ("fromage", "adam", "sgd")),
@@ -101,12 +109,15 @@ def title(selection: Selection) -> str:
     )
 
 
-def draw(train: Selection, valid: Selection, styles: Styles) -> Any:
+def fromage_figure_3_right_transformer(train: Selection, valid: Selection, styles: Styles) -> Any:
     """Perplexity against the learning rate, training beside validation, the published points hollow."""
     as_published = train.scale in ("paper", "paper10")
     published = [(runs, "perplexity") if as_published else None for runs in (OF_FROMAGE, OF_MADAM)]
     figure = draw_learning_rates([train, valid], styles, published, sharey=True, yscale="log")
     figure.axes[0].set(ylabel="perplexity")
+    figure.axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    figure.axes[0].yaxis.set_major_formatter("{x:g}")
+    figure.axes[0].yaxis.set_minor_formatter(NullFormatter())
     figure.suptitle(title(train), fontsize=8, x=0.01, ha="left")
     return figure
 
@@ -120,8 +131,20 @@ AT_EPOCH_10 = {
 REPORT = Report(
     title="Fromage, figure 3 (right); Madam, figure 1: transformer",
     figures=(
-        Figure("", AT_END["train"], draw, also=(AT_END["valid"],), scales=("quick", "paper10", "smoke")),
-        Figure("", AT_EPOCH_10["train"], draw, also=(AT_EPOCH_10["valid"],), scales=("paper",)),
+        Figure(
+            "",
+            AT_END["train"],
+            fromage_figure_3_right_transformer,
+            also=(AT_END["valid"],),
+            scales=("quick", "paper10", "smoke"),
+        ),
+        Figure(
+            "",
+            AT_EPOCH_10["train"],
+            fromage_figure_3_right_transformer,
+            also=(AT_EPOCH_10["valid"],),
+            scales=("paper",),
+        ),
     ),
     claims=(
         *values("paper10", **AT_END),
@@ -130,12 +153,12 @@ REPORT = Report(
         *best_lrs("paper", **AT_EPOCH_10),
     ),
     cost={
+        "paper": ("make reproduce-transformer-lm SCALE=paper SEEDS=3", "69 runs of 59,680 steps: a GPU"),
         "paper10": (
             "make reproduce-transformer-lm SCALE=paper10 LAUNCHER=processes",
             "29,840 steps a run: 3 to 4 hours of a CPU core each",
         ),
         "quick": ("make reproduce-transformer-lm", "about 6 minutes, 2 CPU cores"),
-        "paper": ("make reproduce-transformer-lm SCALE=paper SEEDS=3", "69 runs of 59,680 steps: a GPU"),
     },
     published={"paper10": OF_FROMAGE, "paper": OF_FROMAGE},
 )

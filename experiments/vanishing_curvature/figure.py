@@ -199,8 +199,14 @@ FIXED = ("he", "xavier", "linear")
 SLOW = (*FIXED, "he_root")
 
 
-def claim(text: str, comparison: Comparison, part: str, judge: Any, published: str = UNREAD) -> Claim:
-    return Claim(text, comparison, (f"quick{part}",), published, judge)
+VANISHING = (
+    "Gradients and curvature vanish with depth, not where width grows with it; shortcuts and normalisation cure it"
+)
+ESCAPE = "SGD leaves the plateau after about 1 / curvature steps, adaptive methods much sooner"
+
+
+def claim(text: str, comparison: Comparison, part: str, judge: Any, published: str = UNREAD, **more: Any) -> Claim:
+    return Claim(text, comparison, (f"quick{part}",), published, judge, **more)
 
 
 COMMAND = "make reproduce-vanishing-curvature"
@@ -215,32 +221,47 @@ REPORT = Report(
     claims=(
         claim(
             "Gradients vanish where width grows slower than depth, under He and Xavier initialisation",
-            GRADIENT, "", partial(judge_vanishing, SLOW, "gradient"),
+            GRADIENT, "", partial(judge_vanishing, SLOW, "gradient"), finding=VANISHING, label="gradient", arms=SLOW,
         ),
         claim(
             "Gradients do not vanish where width is proportional to depth",
-            GRADIENT, "", partial(judge_flat, ("he_proportional", "linear_proportional")),
+            GRADIENT, "", partial(judge_flat, ("he_proportional", "linear_proportional")), finding=VANISHING,
+            label="width ~ depth", arms=("he_proportional", "linear_proportional"),
         ),
         claim(
             "The Hessian's eigenvalues vanish with depth at fixed width",
-            GRADIENT, "", partial(judge_vanishing, FIXED, "curvature"),
+            GRADIENT, "", partial(judge_vanishing, FIXED, "curvature"), finding=VANISHING, label="curvature",
+            arms=FIXED,
         ),
-        claim("At fixed width the start is like a saddle", GRADIENT, "", partial(judge_saddle, FIXED)),
+        claim(
+            "At fixed width the start is like a saddle", GRADIENT, "", partial(judge_saddle, FIXED), finding=VANISHING,
+            label="saddle", arms=FIXED,
+        ),
         claim(
             "Residual connections and normalisation layers cure it: no slope in depth",
-            GRADIENT, "", partial(judge_flat, ("residual", "batch_norm")),
+            GRADIENT, "", partial(judge_flat, ("residual", "batch_norm")), finding=VANISHING,
+            label="cures", arms=("residual", "batch_norm"),
         ),
         claim("Mean log-gradients are those of the closed form", GRADIENT, "", judge_theory, DERIVED),
         claim("Mean log-gradients are those of the closed form", GRADIENT, "_chains", judge_theory, DERIVED),
         claim(
             "The time on a chain's plateau is 1 / curvature under gradient flow, not under sign and RMS descent",
-            GRADIENT, "_chains", judge_flows,
+            GRADIENT, "_chains", judge_flows, finding=f"{ESCAPE}: of chains",
         ),
-        claim("SGD's escape time is inversely related to curvature", PLATEAU, "_training", judge_sgd),
-        claim("RMSprop escapes the plateau fast", PLATEAU, "_training", partial(judge_fast, "rmsprop")),
-        claim("Adam escapes the plateau fast", PLATEAU, "_training", partial(judge_fast, "adam")),
-        claim("Fromage escapes the plateau fast", PLATEAU, "_training", partial(judge_fast, "fromage"), OURS),
-        claim("Madam escapes the plateau fast", PLATEAU, "_training", partial(judge_fast, "madam"), OURS),
+        claim(
+            "SGD's escape time is inversely related to curvature", PLATEAU, "_training", judge_sgd, finding=ESCAPE,
+            label="SGD", arms=("sgd",),
+        ),
+        *(
+            claim(
+                f"{name} escapes the plateau fast", PLATEAU, "_training", partial(judge_fast, arm), published,
+                finding=ESCAPE if published == UNREAD else "", label=name, arms=(arm, "sgd"),
+            )
+            for arm, name, published in (
+                ("rmsprop", "RMSprop", UNREAD), ("adam", "Adam", UNREAD),
+                ("fromage", "Fromage", OURS), ("madam", "Madam", OURS),
+            )
+        ),
     ),
     cost={
         "quick": (COMMAND, COST),

@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.reltrust_plugins.comparing import benchmark_grids, with_others
 from hydra_plugins.reltrust_plugins.composer import Composer, override_text, scales_by_comparison
 from reltrust.errors import BusyError, DataError, SettingsError, SweepError, UserError, first_line
 from reltrust.precheck import precheck
@@ -62,8 +63,10 @@ class GridSweeper(Sweeper):
     def _read(self, loader: ConfigLoader, config: DictConfig) -> None:
         self._config, self._loader = config, loader
         sweep: Any = OmegaConf.to_container(config.get("sweep") or OmegaConf.create(), resolve=True)
-        self._name: str = sweep.get("name", "multirun")
+        self._sweep, self._name = sweep, sweep.get("name", "multirun")
         grids = check_grids(sweep.get("grids", [{}]))
+        if "benchmarks" in sweep:
+            grids = benchmark_grids(sweep["benchmarks"], config.scale)
         # A key is written with or without + and is the same.
         self._spelled = {key.lstrip("+"): key for grid in grids for key in grid}
         self._grids: list[Point] = [{key.lstrip("+"): value for key, value in grid.items()} for grid in grids]
@@ -123,8 +126,12 @@ class GridSweeper(Sweeper):
             SettingsError: what is swept is no setting of a run, or a grid has none of its values.
         """
         line, swept = self._parse(arguments)
-        runs = []
-        for point in expand(self._grids, swept):
+        grids, runs = self._grids, []
+        if (
+            "benchmarks" in self._sweep
+        ):  # what is asked for comes to the optimizers of the grids, and does not choose them
+            grids = with_others(grids, swept.pop("optimizer", []), self._sweep)
+        for point in expand(grids, swept):
             written = {key: override_text(self._spelled[key], value) for key, value in point.items()}
             said = line | ({"scale": None} if "scale" in point else {})
             overrides = [text for key, text in written.items() if key not in said]

@@ -1,6 +1,7 @@
 """What the results folder holds beside the runs: tables and figures. Needs no torch."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from reltrust.errors import DamagedError, first_line
+from reltrust.experiment import CONFIGS
 from reltrust.records.files import remove_scraps, write_atomically, writing
 
 _HOUR = 3600.0  # nobody takes so long to write a table
@@ -69,17 +71,49 @@ def read_summary(
         finished = {column: _number(*bounds) for column, bounds in measures.items()}
         return dict.fromkeys(places, _number(-math.inf, math.inf)), finished
 
-    return _read(summary_path(results, experiment), _RULES, rules, ("comparison", "run"))
+    return _read(summary_path(results, experiment), _RULES, rules, ("comparison", "run"), _unknown_optimizer)
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """A table of published numbers, each of which says where it stands: its column ``source``.
+
+    Raises:
+        DamagedError: in one line the file, line and what is wrong: a row without a source, with more or fewer values
+            than the header, the same as another, or of an optimizer that has no config.
+    """
+    rules: _Rules = {"source": (lambda text: bool(text.strip()), "where the number was published")}
+    return _read(path, rules, lambda scale: ({}, {}), (), _unknown_optimizer)
+
+
+@functools.cache
+def known_optimizers() -> tuple[str, ...]:
+    """Those that have a config, in alphabetical order."""
+    return tuple(sorted(path.stem for path in (CONFIGS / "optimizer").glob("*.yaml")))
+
+
+def _unknown_optimizer(row: Mapping[str, str]) -> str | None:
+    """What is wrong with the row's optimizer: it has no config and, in its hyperparameters, no class.
+
+    An analysis has none, or ``analysis`` in its place."""
+    name = row.get("optimizer", "")
+    if name in ("", "analysis", *known_optimizers()) or "target" in json.loads(row.get("hyperparameters") or "{}"):
+        return None
+    return f"optimizer={name!r}: unknown, allowed are {', '.join(known_optimizers())}, or one that names its target"
 
 
 def _read(
-    path: Path, every: _Rules, of_scale: Callable[[str], tuple[_Rules, _Rules]], key: tuple[str, ...]
+    path: Path,
+    every: _Rules,
+    of_scale: Callable[[str], tuple[_Rules, _Rules]],
+    key: tuple[str, ...],
+    wrong: Callable[[Mapping[str, str]], str | None] = lambda row: None,
 ) -> pd.DataFrame:
     """A table in which each row keeps the rules and is the only one of its key.
 
     Args:
         every: of every row.
         of_scale: of the rows of a scale, and of those of them that are of a finished run.
+        wrong: what is wrong with a row whose values are all right, if anything.
     """
     try:
         text = path.read_bytes().decode()
@@ -90,15 +124,19 @@ def _read(
     scales = [line.get("scale") or line.get("comparison", "") for line in lines]
     rules = {scale: of_scale(scale) for scale in dict.fromkeys(scales)}
     # Of a scale in which all runs diverged there are no measures.
-    kept = [
-        {**every, **rules[scale][0], **(rules[scale][1] if "finished" in cells else {})}
-        for scale, cells in zip(scales, rows, strict=True)
-    ]
-    if missing := [column for own in (every, *kept) for column in own if column not in header]:
+    both = {
+        (scale, finished): {**every, **own, **(measured if finished else {})}
+        for scale, (own, measured) in rules.items()
+        for finished in (True, False)
+    }
+    kept = [both[scale, "finished" in cells] for scale, cells in zip(scales, rows, strict=True)]
+    used = [own for key, own in both.items() if any(own is one for one in kept)]
+    if missing := [column for own in (every, *used) for column in own if column not in header]:
         raise DamagedError(f"{path}: damaged: the column {missing[0]} is missing")
     if not rows or len(set(header)) < len(header) or not text.endswith("\n"):
         raise DamagedError(f"{path}: damaged: it has no rows, two columns of one name, or no end of its last line")
     seen: dict[tuple[str, ...], int] = {}
+    right: set[tuple[int, str, str]] = set()  # most values stand in many rows
     for number, (cells, row, own) in enumerate(zip(rows, lines, kept, strict=True), 2):
         if len(cells) != len(header):
             raise DamagedError(f"{path}: damaged: line {number} has {len(cells)} values, and the header {len(header)}")
@@ -106,8 +144,13 @@ def _read(
         if (first := seen.setdefault(place, number)) != number:
             raise DamagedError(f"{path}: damaged: line {number} is of the same run as line {first}, one is allowed")
         for column, (holds, allowed) in own.items():
+            if (known := (id(own), column, row[column])) in right:
+                continue
             if not holds(row[column]):
                 raise DamagedError(f"{path}: damaged: line {number}: {column}={row[column]!r}: must be {allowed}")
+            right.add(known)
+        if said := wrong(row):
+            raise DamagedError(f"{path}: damaged: line {number}: {said}")
     return pd.read_csv(path, dtype={"comparison": str, "scale": str})
 
 
@@ -146,7 +189,22 @@ def write_table(results: str | Path, name: str, text: str) -> Path:
 
 def write_figure(results: str | Path, name: str, suffix: str, content: bytes) -> Path:
     """Writes ``figures/<name>.<suffix>``, as a whole or not at all; returns its path."""
-    return _write(Path(results, "figures", f"{name}.{suffix}"), content)
+    return _write(figure_path(results, name, suffix), content)
+
+
+def figure_path(results: str | Path, name: str, suffix: str) -> Path:
+    """``figures/<name>.<suffix>``, drawn or not."""
+    return Path(results, "figures", f"{name}.{suffix}")
+
+
+def report_path(results: str | Path) -> Path:
+    """The page of everything: ``report/index.html``."""
+    return Path(results, "report", "index.html")
+
+
+def write_report(results: str | Path, html: str) -> Path:
+    """Writes ``report/index.html``, as a whole or not at all; returns its path."""
+    return _write(report_path(results), html.encode())
 
 
 def keep_pictures(results: str | Path, experiment: str, run: str, name: str) -> dict[int, Path]:

@@ -88,6 +88,16 @@ _SCHEMAS: dict[str, TypeAdapter[Any]] = {
 }
 
 
+@dataclass
+class Result:
+    """What is read of a run that has one."""
+
+    status: Status
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    summary: Row
+
+
 class RunRecord:
     """One run's directory. Reading needs nothing; writing happens between ``begin`` and one of the endings.
 
@@ -120,16 +130,32 @@ class RunRecord:
             return str(error)
         return str(self._read("status.json").get("error")).splitlines()[0] if failed else None
 
+    def result(self) -> Result | None:
+        """All that collecting the run needs, each file read once; None if it has no result."""
+        found = self._begun()
+        if found is None or not found[0].is_result:
+            return None
+        status, origin = found
+        return Result(status, self._config(origin), origin, self.summary)
+
     def _status(self) -> Status | None:
         """Once all that collecting the run's result needs has been read."""
+        found = self._begun()
+        if found is None:
+            return None
+        status, origin = found
+        if status.is_result:
+            _ = self.summary, self._config(origin)
+        return status
+
+    def _begun(self) -> tuple[Status, dict[str, Any]] | None:
+        """Its status and its provenance; None if it was never begun."""
         if self.status_time is None:
             return None
-        if not self.provenance["attempts"]:
+        origin = self.provenance
+        if not origin["attempts"]:
             raise DamagedError(f"{self.path / 'provenance.json'}: damaged: no attempts")
-        status = Status(self._read("status.json")["status"])
-        if status.is_result:
-            _ = self.summary, self.config
-        return status
+        return Status(self._read("status.json")["status"]), origin
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -185,7 +211,10 @@ class RunRecord:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved settings; ``config.yaml`` is for people, and for records that have them nowhere else."""
-        path, config = self.path / "config.yaml", self.provenance.get("config")
+        return self._config(self.provenance)
+
+    def _config(self, origin: dict[str, Any]) -> dict[str, Any]:
+        path, config = self.path / "config.yaml", origin.get("config")
         if config is None:
             try:
                 config = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -13,7 +13,7 @@ import pandas as pd
 from reltrust.errors import DamagedError, RecordError, first_line
 from reltrust.records.artifacts import read_curves, read_summary, summary_path, write_table
 from reltrust.records.files import write_text
-from reltrust.records.store import RunRecord, Status, Store
+from reltrust.records.store import Result, RunRecord, Store
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,15 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
             that follow one of them bear its name in the column ``scale``.
     """
     records, path = list(Store(results).records(experiment)), summary_path(results, experiment)
-    stamp = Store(results).root / experiment / ".collected"
-    if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(records, path, scales):
+    stamp, files = Store(results).root / experiment / ".collected", _files(records)
+    if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(files, path, scales):
         return path
     rows, points, whole = [], [], True
     for record in records:
         try:
-            if (row := _row(record)) is not None:
-                points += _points(record, row)
+            if (result := record.result()) is not None:
+                row = _row(record, result)
+                points += _points(record, result, row)
                 rows.append(row)
         except RecordError as error:
             log.warning("%s; left out of %s", error, path)
@@ -57,39 +58,41 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
         write_table(results, f"{experiment}-curves", in_order.to_csv(index=False))
     write_table(results, experiment, ordered.to_csv(index=False))
     if whole:
-        write_text(stamp, _fingerprint(records, path, scales))
+        write_text(stamp, _fingerprint(files, path, scales))
     return path
 
 
-def _fingerprint(records: Sequence[RunRecord], table: Path, scales: Mapping[str, str]) -> str:
-    """Another one when a file of a record, the table, the scales or this code has changed."""
-    found = hashlib.sha256(repr((Path(__file__).read_bytes(), table.read_bytes(), sorted(scales.items()))).encode())
+def _files(records: Sequence[RunRecord]) -> bytes:
+    """A digest of when the records' files were written, taken before they are read: what is written meanwhile counts as
+    not read."""
+    found = hashlib.sha256()
     for record in records:
         with os.scandir(record.path) as entries:
             files = [(entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name.endswith(".json")]
         found.update(repr((str(record.path), sorted(files))).encode())
-    return found.hexdigest()
+    return found.digest()
 
 
-def _points(record: RunRecord, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _fingerprint(files: bytes, table: Path, scales: Mapping[str, str]) -> str:
+    """Another one when a file of a record, the table, the scales or this code has changed."""
+    parts = (files, Path(__file__).read_bytes(), table.read_bytes(), sorted(scales.items()))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _points(record: RunRecord, result: Result, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the run measured at its evaluations; an analysis, in every row that it logged."""
-    every = (record.config["training"] or {}).get("evaluate_every", 1)
+    every = (result.config["training"] or {}).get("evaluate_every", 1)
     place = {"comparison": row["comparison"], "run": row["run"]}
     return [place | point for point in record.metrics if point["step"] % every == 0 or point["step"] == row["steps"]]
 
 
-def _row(record: RunRecord) -> dict[str, Any] | None:
-    """The run's row; None if it has no result.
+def _row(record: RunRecord, result: Result) -> dict[str, Any]:
+    """The run's row.
 
     Raises:
         RecordError: its files are damaged, or of a newer version.
     """
-    status = record.status
-    if status is Status.DAMAGED:
-        raise DamagedError(record.error)
-    if status is None or not status.is_result:
-        return None
-    config, origin, summary = record.config, record.provenance, record.summary
+    config, origin, summary = result.config, result.provenance, result.summary
     try:
         optimizer, training, last = config["optimizer"] or {}, config["training"] or {}, origin["attempts"][-1]
         # All that is in a run's id and neither an axis nor the seed must tell rows apart.
@@ -109,7 +112,7 @@ def _row(record: RunRecord) -> dict[str, Any] | None:
             "protocol": origin["protocol"],
             "schedule": json.dumps(config["schedule"]),
             "precision": config.get("trainer", {}).get("precision", "fp32"),  # before there was a choice
-            "status": str(status),
+            "status": str(result.status),
         }
         if taken := sorted(about.keys() & summary.keys()):
             raise RecordError(

@@ -1,8 +1,10 @@
 """Claims of a paper beside what was measured, each judged by a rule that stands in its docstring."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from reltrust.reporting.selection import Comparison, Selection
 
@@ -34,11 +36,29 @@ class Claim:
     published: str
     judge: Callable[..., tuple[str, Verdict]]
     """From a Selection of our runs, and one more for each of ``also``: what was measured in words, and the verdict."""
-    also: tuple[Comparison, ...] = ()
+    finding: str = ""
+    """The published finding that it is part of, under which the README has it; without one it is in the report only.
 
-    def judged(self, ours: Selection | None) -> Judgement:
-        """``not run`` without runs of ours."""
-        measured, verdict = ("-", Verdict.NOT_RUN) if ours is None else self.judge(ours)
+    Claims of an experiment with one finding are one row there, judged together: those that state one scale have to be
+    all of the finding."""
+    label: str = ""
+    """What tells it from the other claims of its finding, in a word or two."""
+    arms: tuple[str, ...] = ()
+    """Those of the comparison that it is about; none: all of them."""
+    also: tuple[Comparison, ...] = ()
+    """Further comparisons that it is about."""
+
+    @property
+    def rule(self) -> str:
+        """By what its verdict is given: the docstring of ``judge``."""
+        function = self.judge
+        while isinstance(function, partial):
+            function = function.func
+        return inspect.getdoc(function) or ""
+
+    def judged(self, *ours: Selection) -> Judgement:
+        """From our runs, a Selection of each of its comparisons; ``not run`` without any."""
+        measured, verdict = self.judge(*ours) if ours else ("-", Verdict.NOT_RUN)
         return Judgement(self.text, self.published, measured, verdict)
 
 

@@ -52,9 +52,10 @@ def draw_learning_rates(
     size = (1.6 + 3.3 * len(selections), 3.5)
     figure, panels = plt.subplots(1, len(selections), figsize=size, sharey=sharey, squeeze=False)
     for axes, selection, theirs in zip(panels[0], selections, published, strict=True):
+        beside = [] if theirs is None else [str(arm) for arm in theirs[0]["arm"]]
         if theirs is not None:
-            draw_published(axes, theirs[0], "lr", theirs[1], styles)
-        draw_means(axes, selection, styles)
+            draw_published(axes, theirs[0], "lr", theirs[1], styles, beside=selection.arms)
+        draw_means(axes, selection, styles, beside=beside)
         axes.set(xscale="log", xlabel="learning rate", **of_axes)
         axes.set_title(selection.comparison.measure.label, fontsize=9)
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

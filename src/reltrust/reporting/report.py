@@ -1,8 +1,9 @@
 """An experiment's figures, tables and verdicts, from saved tables alone: what its ``figure.py`` states, carried out."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pandas as pd
 
 from reltrust import experiments
 from reltrust.records.artifacts import keep_pictures, read_curves, summary_path, write_table
+from reltrust.reporting.captions import caption, missing
 from reltrust.reporting.claims import Claim, Judgement, as_text
-from reltrust.reporting.selection import Comparison, Selection, describe, select
-from reltrust.reporting.style import Styles, save
+from reltrust.reporting.selection import Comparison, Selection, describe, held_out, select
+from reltrust.reporting.statistics import with_intervals
+from reltrust.reporting.style import Styles, annotate, save
 from reltrust.reporting.table import at_step, load, scales
 
 
@@ -25,13 +28,18 @@ class Figure:
     """Its file is ``<experiment>-<scale><suffix>``."""
     comparison: Comparison
     draw: Callable[..., Any]
-    """A Selection of our runs, one more for each of ``also``, and their Styles, to a figure of matplotlib."""
+    """A Selection of our runs, one more for each of ``also``, and their Styles, to a figure of matplotlib; named after
+    the published figure or table that it redraws. The first line of its docstring says what is seen."""
     also: tuple[Comparison, ...] = ()
     scales: tuple[str, ...] | None = None
     """Where it is drawn; None: at every scale."""
     pictures: str | None = None
     """The name of a file of the runs that it shows: ``draw`` then gets, after the Styles, by arm and step the paths of
     those that the selected run with the lowest seed has kept, copied to ``results/pictures``."""
+
+    def is_of(self, scale: str) -> bool:
+        """Whether it is drawn at this scale."""
+        return self.scales is None or scale in self.scales
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,9 @@ class Report:
     figures: tuple[Figure, ...]
     claims: tuple[Claim, ...]
     cost: Mapping[str, tuple[str, str]]
-    """By scale, those that the readme's table of claims shows: the command, and what it costs."""
+    """By scale, those whose claims are reported: the command, and what it costs. The strongest evidence comes first,
+    the published protocol before its beginning, that before reduced ones: the README has a finding at the first of them
+    that bears a verdict."""
     published: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """By scale: published runs, in columns of the experiment's table, for the column beside ours."""
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -51,10 +61,75 @@ class Report:
 
     def compared(self, scale: str | None = None) -> list[Comparison]:
         """What its figures and claims compare, at this scale or at any; the main comparison first."""
-        figures = [one for one in self.figures if scale is None or one.scales is None or scale in one.scales]
+        figures = [one for one in self.figures if scale is None or one.is_of(scale)]
         claims = [one for one in self.claims if scale is None or scale in one.scales]
         shown = [comparison for figure in figures for comparison in (figure.comparison, *figure.also)]
-        return list(dict.fromkeys([*shown, *(claim.comparison for claim in claims)]))
+        judged = [comparison for claim in claims for comparison in (claim.comparison, *claim.also)]
+        return list(dict.fromkeys([*shown, *judged]))
+
+    @property
+    def reads(self) -> list[str]:
+        """The other experiments whose runs it compares; none: its own are compared."""
+        return sorted({one.source[0] for one in self.compared() if one.source})
+
+    def claims_of(self, scale: str) -> list[Claim]:
+        """Those that may be judged at this scale."""
+        return [claim for claim in self.claims if scale in claim.scales]
+
+    def not_run(self, scale: str) -> list[Judgement]:
+        """What is said of the scale's claims while it has no runs."""
+        return [claim.judged() for claim in self.claims_of(scale)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The runs of one scale, selected once for figures, tables and verdicts."""
+
+    report: Report
+    scale: str
+    runs: pd.DataFrame
+    styles: Styles
+    selections: Mapping[Comparison, Selection]
+    """Of each of the report's comparisons at this scale, the main one first."""
+    judgements: list[Judgement]
+    """On each of its claims, in their order."""
+
+    @property
+    def main(self) -> Selection:
+        return next(iter(self.selections.values()))
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for all that may not be compared, and for all that is missing."""
+        lines = [f"left out: {line}" for one in self.selections.values() for line in one.left_out]
+        lines += [f"missing: {line}" for line in missing(self.runs, self.main, self.report.published.get(self.scale))]
+        return list(dict.fromkeys(lines))
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """Of the main comparison: n, mean, spread and interval of every cell at its selected learning rate, its mean
+        where learning rates are selected by other seeds than it is taken over, and the published value of the same
+        cell, selected by the same rule. Of a report that reads others: of all comparisons, without published values.
+        """
+        if self.report.reads:
+            every = [
+                with_intervals(describe(one)).assign(experiment=(one.comparison.source or ("",))[0]).rename(
+                    columns={"arm": "optimizer"}
+                )
+                for one in self.selections.values()
+            ]  # fmt: skip
+            return pd.concat(every).set_index("experiment").reset_index()
+        main = self.main.comparison
+        cells = with_intervals(describe(self.main))
+        if main.tuned:
+            cells = cells.merge(held_out(self.main), how="left", on=["arm", main.x])
+        if self.scale in self.report.published:
+            tuned = [main.tuned] if main.tuned else []
+            theirs = describe(select(self.report.published[self.scale], main, "published"))
+            theirs = theirs[["arm", main.x, *tuned, "mean"]]
+            theirs = theirs.rename(columns={"mean": "published", **{key: f"published_{key}" for key in tuned}})
+            cells = cells.merge(theirs, how="left", on=["arm", main.x])
+        return cells.rename(columns={"arm": "optimizer" if main.arm == "arm" else str(main.arm)})
 
 
 def names() -> list[str]:
@@ -63,53 +138,96 @@ def names() -> list[str]:
 
 
 def load_report(experiment: str) -> Report:
+    """Raises DamagedError if a table of published numbers is none, see :mod:`reltrust.reporting.published`."""
     report: Report = importlib.import_module(f"{experiments.__name__}.{experiment}.figure").REPORT
     return report
+
+
+def evaluate(
+    results: str | Path, experiment: str, report: Report, wanted: Callable[[str], bool] = lambda scale: True
+) -> Iterator[Evaluation]:
+    """What the committed tables hold of every scale, or of those that are ``wanted``; nothing if there are none."""
+    tables = {}
+    for name in report.reads or [experiment]:
+        if summary_path(results, name).exists():
+            compared = partial(_compared_of, report, name) if report.reads else report.compared
+            tables[name] = _Tables(load(results, name, compared), read_curves(results, name))
+    if not tables:
+        return
+    also = {str(arm) for runs in report.published.values() for arm in runs["arm"]}
+    styles = Styles(pd.concat([one.runs for one in tables.values()]), also=also)
+    known = list(report.cost) if report.reads else [scale for scale, _ in scales(tables[experiment].runs)]
+    for scale in known:
+        # Not runs of somebody's own settings, where there are figures of named scales alone.
+        if not (wanted(scale) and report.compared(scale)):
+            continue
+        selections = {}
+        for comparison in report.compared(scale):
+            name, of_scale = comparison.source or (experiment, scale)
+            selections[comparison] = tables.get(name, _NOTHING).selection(comparison, of_scale)
+        runs = pd.concat([one.runs for one in selections.values()]) if report.reads else tables[experiment].of(scale)
+        if not runs.empty:
+            judged = [
+                claim.judged(*(selections[comparison] for comparison in (claim.comparison, *claim.also)))
+                for claim in report.claims_of(scale)
+            ]
+            yield Evaluation(report, scale, runs, styles, selections, judged)
+
+
+def _compared_of(report: Report, experiment: str, scale: str) -> list[Comparison]:
+    """What a report that reads others compares of these runs."""
+    return [one for one in report.compared() if one.source == (experiment, scale)]
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """An experiment's tables: a row a run, and a row an evaluation."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+
+    def of(self, scale: str) -> pd.DataFrame:
+        """The runs of one scale."""
+        return dict(scales(self.runs)).get(scale, self.runs.iloc[:0])
+
+    def selection(self, comparison: Comparison, scale: str) -> Selection:
+        """Selected once, for figure, table and verdict."""
+        runs = self.of(scale)
+        rows = runs if comparison.step is None else at_step(runs, self.curves, comparison.step)
+        found = select(rows, comparison, scale)
+        if not self.curves.empty:
+            own = self.curves.merge(found.best[["comparison", "run", "arm", "seed"]], on=["comparison", "run"])
+            found = replace(found, curves=own)
+        return found
+
+
+_NOTHING = _Tables(
+    pd.DataFrame(columns=["comparison", "scale", "run", "arm", "optimizer", "seed", "status", "lr"]), pd.DataFrame()
+)
 
 
 def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     """Draws the figures of every scale of which there are runs (or of ``only`` that), and says what they show.
 
-    Beside the figures it writes ``summaries/<experiment>-<scale>-selected.csv``: n, mean and spread of every cell at
-    its selected learning rate, and the published value of the same cell, selected by the same rule.
+    Beside the figures it writes ``summaries/<experiment>-<scale>-selected.csv``, the cells of an
+    :class:`Evaluation`.
     """
-    if not summary_path(results, experiment).exists():
-        return f"{experiment}: nothing in {results}/summaries yet"
     report, texts = load_report(experiment), []
-    table, curves = load(results, experiment, report.compared), read_curves(results, experiment)
-    styles = Styles(table, also={arm for runs in report.published.values() for arm in runs["arm"]})
-    for scale, runs in scales(table):
-        if only not in (None, scale) and scale not in report.parts.get(str(only), ()):
-            continue
-        if not report.compared(scale):  # runs of somebody's own settings, and figures of named scales alone
-            continue
-        paths, selections = [], _selections(report, runs, curves, scale)
-        for figure in report.figures:
-            if figure.scales is not None and scale not in figure.scales:
-                continue
-            shown = [selections[comparison] for comparison in (figure.comparison, *figure.also)]
-            more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
-            drawn = figure.draw(*shown, styles, *more)
-            paths += save(drawn, results, f"{experiment}-{scale}{figure.suffix}")
-            plt.close(drawn)
-        left_out = [line for selection in selections.values() for line in selection.left_out]
-        main = report.compared(scale)[0]
-        cells = describe(selections[main])
-        if scale in report.published:
-            tuned = [main.tuned] if main.tuned else []
-            theirs = describe(select(report.published[scale], main, "published"))[["arm", main.x, *tuned, "mean"]]
-            theirs = theirs.rename(columns={"mean": "published", **{key: f"published_{key}" for key in tuned}})
-            cells = cells.merge(theirs, how="left", on=["arm", main.x])
-        text = cells.rename(columns={"arm": "optimizer" if main.arm == "arm" else main.arm}).to_csv(
-            index=False, float_format="%.10g"
-        )
-        selected = write_table(results, f"{experiment}-{scale}-selected", text)
-        judged = _judgements(report, selections, scale)
+    if not any(summary_path(results, name).exists() for name in report.reads or [experiment]):
+        return f"{experiment}: nothing in {results}/summaries yet"
+
+    def wanted(scale: str) -> bool:
+        return only in (None, scale) or scale in report.parts.get(str(only), ())
+
+    for found in evaluate(results, experiment, report, wanted):
+        paths = _draw(results, experiment, found)
+        text = found.cells.to_csv(index=False, float_format="%.10g")
+        selected = write_table(results, f"{experiment}-{found.scale}-selected", text)
         texts.append(
             "\n".join([
-                f"{experiment}, scale {scale}",
-                *(f"left out: {line}" for line in dict.fromkeys(left_out)),
-                as_text(judged) if judged else "no claim can be judged at this scale",
+                f"{experiment}, scale {found.scale}",
+                *found.left_out,
+                as_text(found.judgements) if found.judgements else "no claim can be judged at this scale",
                 f"means, spreads, published numbers: {selected}",
                 f"figures: {', '.join(map(str, paths))}",
             ])
@@ -117,17 +235,18 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
     return "\n\n".join(texts) if texts else f"{experiment}: no runs of the scale {only} in {results}/summaries"
 
 
-def _selections(report: Report, runs: pd.DataFrame, curves: pd.DataFrame, scale: str) -> dict[Comparison, Selection]:
-    """Each of the report's comparisons of this scale, selected once for figure, table and verdict."""
-    selections = {}
-    for comparison in report.compared(scale):
-        rows = runs if comparison.step is None else at_step(runs, curves, comparison.step)
-        found = select(rows, comparison, scale)
-        if not curves.empty:
-            own = curves.merge(found.best[["comparison", "run", "arm", "seed"]], on=["comparison", "run"])
-            found = replace(found, curves=own)
-        selections[comparison] = found
-    return selections
+def _draw(results: str | Path, experiment: str, found: Evaluation) -> list[Path]:
+    """Draws the figures of a scale; returns their files."""
+    paths = []
+    for figure in found.report.figures:
+        if figure.is_of(found.scale):
+            shown = [found.selections[comparison] for comparison in (figure.comparison, *figure.also)]
+            more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
+            drawn = figure.draw(*shown, found.styles, *more)
+            annotate(drawn, caption(shown[0]))
+            paths += save(drawn, results, f"{experiment}-{found.scale}{figure.suffix}")
+            plt.close(drawn)
+    return paths
 
 
 def _pictures(results: str | Path, experiment: str, selection: Selection, name: str) -> dict[str, dict[int, Path]]:
@@ -138,23 +257,3 @@ def _pictures(results: str | Path, experiment: str, selection: Selection, name: 
         if pictures := keep_pictures(results, experiment, first["run"], name):
             found[str(arm)] = pictures
     return found
-
-
-def _judgements(report: Report, selections: Mapping[Comparison, Selection], scale: str) -> list[Judgement]:
-    """A judgement on every claim that may be judged at this scale, from its runs if there are any."""
-    return [claim.judged(selections.get(claim.comparison)) for claim in report.claims if scale in claim.scales]
-
-
-def claims_table(results: str | Path) -> str:
-    """All claims of all experiments as a table in Markdown, those without runs too."""
-    lines = ["| figure | claim | published | ours | verdict | command | cost |", "|---|---|---|---|---|---|---|"]
-    for name in names():
-        report = load_report(name)
-        runs = dict(scales(load(results, name, report.compared))) if summary_path(results, name).exists() else {}
-        curves = read_curves(results, name)
-        for scale, (command, cost) in report.cost.items():
-            selections = _selections(report, runs[scale], curves, scale) if scale in runs else {}
-            for one in _judgements(report, selections, scale):
-                cells = (f"{report.title}, {scale}", one.claim, one.published, one.ours)
-                lines.append(f"| {' | '.join(cells)} | **{one.verdict}** | `{command}` | {cost} |")
-    return "\n".join(lines) + "\n"

@@ -83,7 +83,10 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
         usual_seeds, usual_values = ran.median().median(), ran.size().median()
         cells: dict[Any, pd.DataFrame] = {}  # by x: the largest grid
         for place, cell in there.groupby(x):
-            by_seed = {seed: frozenset(runs[tuned]) for seed, runs in cell.groupby("seed")}
+            tuned_by_seed: dict[Any, set[Any]] = {}
+            for seed, one in zip(cell["seed"].tolist(), cell[tuned].tolist(), strict=True):
+                tuned_by_seed.setdefault(seed, set()).add(one)
+            by_seed = {seed: frozenset(tuned_by_seed[seed]) for seed in sorted(tuned_by_seed)}
             sets = set(by_seed.values())  # of learning rates, and what such sets have in common
             for values in by_seed.values():
                 sets |= {values & others for others in sets}
@@ -101,7 +104,8 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
         tried = pd.Series({place: runs[tuned].nunique() for place, runs in cells.items()})
         for place, of_x in of_arm.groupby(x):
             runs = cells.get(place, there.iloc[:0])
-            for one, others in of_x.drop(runs.index).groupby(tuned):
+            strays = of_x.drop(runs.index) if len(runs) < len(of_x) else of_x.iloc[:0]
+            for one, others in strays.groupby(tuned):
                 numbers = ", ".join(map(str, sorted(others["seed"])))
                 why = f"{tuned}={one:g} with seed {numbers} cannot be compared with the others"
                 left_out.append(f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {x}={place}: {why}")
@@ -111,12 +115,17 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
                 why = f"{tried[place]} of {tried.median():g} values of {tuned}"
                 left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {x}={place}: {why}")
                 continue
-            means = runs.groupby(tuned, as_index=False).agg(mean=("value", "mean"), ties=(measure.ties, "mean"))
-            order = means.sort_values(["mean", "ties"], ascending=[measure.best == "min", True], kind="stable")
+            grouped = runs.groupby(tuned)
+            means, ties = grouped["value"].mean(), grouped[measure.ties].mean()
             kept.append(runs)
-            best.append(runs[runs[tuned] == order[tuned].iloc[0]])
+            best.append(runs[runs[tuned] == means.index[_first(means.to_numpy(), ties.to_numpy(), measure)]])
     nothing = table.iloc[:0]
     return Selection(comparison, scale, pd.concat([nothing, *kept]), pd.concat([nothing, *best]), tuple(left_out))
+
+
+def _first(means: Any, ties: Any, measure: Measure) -> int:
+    """The place of the best mean, of equal ones that with the lowest ``ties``, of equal ones the first."""
+    return int(np.lexsort((np.arange(len(means)), ties, means if measure.best == "min" else -means))[0])
 
 
 def arms(table: pd.DataFrame, column: str | tuple[str, ...]) -> "pd.Series[str]":
@@ -139,3 +148,25 @@ def describe(selection: Selection) -> pd.DataFrame:
         )
         .reset_index()
     )
+
+
+def held_out(selection: Selection) -> pd.DataFrame:
+    """For each (arm, x) ``held_out``: the mean over seeds of each seed's value at the learning rate that the *other*
+    seeds select, by the rule of :func:`select`.
+
+    No seed has a part in the choice of what it is measured at, so the mean is not better for having been chosen; it is
+    of a choice by one seed fewer. NaN where there is one seed.
+    """
+    comparison, rows = selection.comparison, []
+    tuned, measure = comparison.tuned or UNTUNED, comparison.measure
+    cells = selection.runs.groupby(["arm", comparison.x, "seed", tuned])[["value", measure.ties]]
+    # Of each (arm, x) a full grid: that is what may be compared.
+    for (arm, x), runs in cells.mean().groupby(level=[0, 1]):
+        shape = (runs.index.get_level_values(2).nunique(), -1)
+        values, ties = (runs[column].to_numpy(float).reshape(shape) for column in ("value", measure.ties))
+        apart = []
+        for seed in range(len(values) if len(values) > 1 else 0):
+            means, of_ties = (np.delete(one, seed, axis=0).mean(axis=0) for one in (values, ties))
+            apart.append(values[seed, _first(means, of_ties, measure)])
+        rows.append((arm, x, float(np.mean(apart)) if apart else math.nan))
+    return pd.DataFrame(rows, columns=["arm", comparison.x, "held_out"])

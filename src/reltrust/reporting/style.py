@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,18 @@ class Styles:
         return self._lines[arm]
 
 
+def annotate(figure: Any, text: str) -> None:
+    """Writes a caption below the figure, in lines of its width."""
+    size = 6.0  # points; a letter is about half as wide
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * 72 / (0.52 * size)))
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=size, color="0.35")
+
+
 def save(figure: Any, results: str | Path, name: str) -> list[Path]:
     """Writes ``figures/<name>.pdf`` and ``.png``, without the time of day in them, and returns their paths."""
     paths = []
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # as it is now: the layout is most of the time of saving
     for suffix, timeless in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         content = io.BytesIO()
         figure.savefig(content, format=suffix, dpi=200, metadata=timeless)

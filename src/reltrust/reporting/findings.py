@@ -1,0 +1,95 @@
+"""The README's table: a row for each published finding, at the strongest scale that bears a verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reltrust.reporting.claims import Claim, Judgement, Verdict
+from reltrust.reporting.report import Report, evaluate, load_report, names
+
+_HEAD = (
+    "| figure | finding | published | ours | verdict | scale | command | cost |\n|---|---|---|---|---|---|---|---|\n"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one scale's claims say together of a published finding."""
+
+    text: str
+    scale: str
+    claims: tuple[Claim, ...]
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def published(self) -> str:
+        return self._together([one.published for one in self.judgements])
+
+    @property
+    def ours(self) -> str:
+        return self._together([one.ours for one in self.judgements])
+
+    def _together(self, texts: list[str]) -> str:
+        """One line where all say the same, else a line for each claim with its label."""
+        if len(set(texts)) == 1:
+            return texts[0]
+        labels = [f"{claim.label}: " if claim.label else "" for claim in self.claims]
+        return "<br>".join(label + text for label, text in zip(labels, texts, strict=True))
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of its claims where they agree; ``partly`` where some are reproduced, or reproduced in part, and others
+        are not; of those that were not run nothing is said, and with one of them it is at best ``partly``."""
+        verdicts = {one.verdict for one in self.judgements}
+        if len(verdicts) == 1:
+            return verdicts.pop()
+        found = verdicts - {Verdict.NOT_RUN}
+        return Verdict.NOT_REPRODUCED if found == {Verdict.NOT_REPRODUCED} else Verdict.PARTLY
+
+    @property
+    def in_words(self) -> str:
+        """The verdict, with how many of its claims are reproduced where that is not all or none."""
+        count = sum(one.verdict is Verdict.REPRODUCED for one in self.judgements)
+        mixed = len({one.verdict for one in self.judgements}) > 1
+        return f"**{self.verdict}**" + (f" ({count} of {len(self.judgements)} reproduced)" if mixed else "")
+
+
+def findings(report: Report, judged: Mapping[str, Sequence[Judgement]]) -> list[Finding]:
+    """Each finding of an experiment once, in the order of its claims.
+
+    At the strongest scale (the first in ``report.cost``) of which every claim was judged; else at the strongest of
+    which any was; else, as not run, at the last, which costs least.
+
+    Args:
+        judged: by scale, a judgement on every claim of the scale, in the order of ``report.claims``.
+    """
+    found = []
+    for text in dict.fromkeys(claim.finding for claim in report.claims if claim.finding):
+        at_scales = []
+        for scale in report.cost:
+            pairs = zip(report.claims_of(scale), judged[scale], strict=True)
+            if own := [pair for pair in pairs if pair[0].finding == text]:
+                claims, judgements = zip(*own, strict=True)
+                at_scales.append(Finding(text, scale, claims, judgements))
+        run = [{one.verdict is not Verdict.NOT_RUN for one in finding.judgements} for finding in at_scales]
+        places = [place for place, said in enumerate(run) if said == {True}]
+        places += [place for place, said in enumerate(run) if True in said]
+        found.append(at_scales[places[0] if places else -1])
+    return found
+
+
+def table(results: str | Path) -> str:
+    """The findings of all experiments as a table in Markdown."""
+    lines = []
+    for name in names():
+        report = load_report(name)
+        evaluations = {one.scale: one for one in evaluate(results, name, report)}
+        judged = {
+            scale: evaluations[scale].judgements if scale in evaluations else report.not_run(scale)
+            for scale in report.cost
+        }
+        for one in findings(report, judged):
+            command, cost = report.cost[one.scale]
+            cells = (report.title, one.text, one.published, one.ours, one.in_words, one.scale, f"`{command}`", cost)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return _HEAD + "".join(lines)

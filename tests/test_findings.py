@@ -1,0 +1,153 @@
+"""The README's table: a row for each published finding, at the strongest scale that bears a verdict."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from reltrust.reporting import findings, report
+from reltrust.reporting.claims import Claim, Judgement, Verdict
+from reltrust.reporting.findings import Finding
+from reltrust.reporting.report import Report
+from reltrust.reporting.selection import Comparison, Measure, Selection
+
+ACCURACY = Measure("train_accuracy", "accuracy", best="max", diverged=0.0, ties="train_loss")
+BY_DEPTH = Comparison(ACCURACY, x="hidden_layers")
+GOOD, HALF, BAD, NONE = Verdict.REPRODUCED, Verdict.PARTLY, Verdict.NOT_REPRODUCED, Verdict.NOT_RUN
+
+
+def judge(ours: Selection) -> tuple[str, Verdict]:
+    """reproduced: always."""
+    return f"{len(ours.best)} runs", Verdict.REPRODUCED
+
+
+def claim(text: str, *scales: str, finding: str = "it works", label: str = "") -> Claim:
+    return Claim(text, BY_DEPTH, scales, f"{text} published", judge, finding=finding, label=label)
+
+
+def stated(*claims: Claim) -> Report:
+    cost = {scale: (f"make {scale}", f"cost of {scale}") for scale in ("paper", "paper20", "quick")}
+    return Report("Nobody, figure 1", (), claims, cost)
+
+
+def said(report: Report, **verdicts: list[Verdict]) -> list[tuple[str, str, str]]:
+    """Finding, scale and verdict, where the claims of scales have these verdicts."""
+    judged = {
+        scale: [
+            Judgement(own.text, own.published, str(verdict), verdict)
+            for own, verdict in zip(report.claims_of(scale), verdicts[scale], strict=True)
+        ]
+        for scale in report.cost
+    }
+    return [(one.text, one.scale, one.in_words) for one in findings.findings(report, judged)]
+
+
+def test_a_finding_stands_at_the_strongest_scale_that_was_run() -> None:
+    everywhere = stated(claim("a", "quick", "paper", "paper20"))
+    assert said(everywhere, paper=[GOOD], paper20=[BAD], quick=[BAD]) == [("it works", "paper", "**reproduced**")]
+    assert said(everywhere, paper=[NONE], paper20=[BAD], quick=[GOOD]) == [
+        ("it works", "paper20", "**not reproduced**")
+    ]
+
+
+def test_a_finding_of_which_no_scale_was_run_is_not_run_at_the_cheapest() -> None:
+    nothing = said(stated(claim("a", "quick", "paper")), paper=[NONE], paper20=[], quick=[NONE])
+    assert nothing == [("it works", "quick", "**not run**")]
+
+
+def test_a_scale_at_which_all_claims_were_judged_comes_before_a_stronger_one_with_some() -> None:
+    both = stated(claim("a", "quick", "paper"), claim("b", "quick", "paper"))
+    assert said(both, paper=[GOOD, NONE], paper20=[], quick=[GOOD, GOOD]) == [("it works", "quick", "**reproduced**")]
+    some = said(both, paper=[GOOD, NONE], paper20=[], quick=[NONE, NONE])
+    assert some == [("it works", "paper", "**partly** (1 of 2 reproduced)")]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "together"),
+    [
+        ([GOOD, GOOD], GOOD),
+        ([BAD, BAD], BAD),
+        ([HALF, HALF], HALF),
+        ([NONE, NONE], NONE),
+        ([GOOD, BAD], HALF),
+        ([HALF, BAD], HALF),
+        ([GOOD, HALF], HALF),
+        ([GOOD, NONE], HALF),
+        ([BAD, NONE], BAD),
+    ],
+)
+def test_claims_of_one_finding_are_judged_together(verdicts: list[Verdict], together: Verdict) -> None:
+    for order in (verdicts, verdicts[::-1]):
+        judgements = tuple(Judgement("", "", "", verdict) for verdict in order)
+        assert Finding("", "quick", (claim("a"), claim("b")), judgements).verdict is together
+
+
+def test_claims_of_one_finding_stand_below_each_other_with_their_labels_unless_they_say_the_same() -> None:
+    claims = (claim("a", label="Adam"), claim("b", label="SGD"))
+    judgements = tuple(Judgement(one.text, "abstract", ours, GOOD) for one, ours in zip(claims, "12", strict=True))
+    one = Finding("it works", "quick", claims, judgements)
+    assert (one.published, one.ours) == ("abstract", "Adam: 1<br>SGD: 2")
+
+
+def test_a_claim_without_a_finding_is_in_no_row() -> None:
+    assert said(stated(claim("a", "quick", finding="")), paper=[], paper20=[], quick=[GOOD]) == []
+
+
+RUN: dict[str, Any] = {
+    "hyperparameters": "{}",
+    "comparison": "b6def528",
+    "scale": "quick",
+    "optimizer": "adam",
+    "style": "{}",
+    "hidden_layers": 2,
+    "lr": 0.1,
+    "seed": 0,
+    "status": "finished",
+    "train_loss": 0.5,
+    "train_accuracy": 0.25,
+}
+
+
+def test_the_table_holds_what_was_measured_and_what_was_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = (claim("|a|", "quick", "paper"), claim("b", "paper20", finding="it |too|"))
+    monkeypatch.setattr(findings, "names", lambda: ["mlp_depth"])
+    monkeypatch.setattr(findings, "load_report", lambda _: stated(*claims))
+
+    def rows() -> list[list[str]]:
+        head, rule, *lines = findings.table(tmp_path).splitlines()
+        assert head.count("|") == rule.count("|") == 9
+        return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+    first = ["Nobody, figure 1", "it works", r"\|a\| published"]
+    second = ["Nobody, figure 1", r"it \|too\|", "b published", "-", "**not run**", "paper20", "`make paper20`"]
+    second.append("cost of paper20")
+    assert rows() == [[*first, "-", "**not run**", "quick", "`make quick`", "cost of quick"], second]
+    (tmp_path / "summaries").mkdir()
+    pd.DataFrame([RUN]).to_csv(tmp_path / "summaries" / "mlp_depth.csv", index=False)
+    assert rows() == [[*first, "1 runs", "**reproduced**", "quick", "`make quick`", "cost of quick"], second]
+
+
+# --- the experiments' ------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_has_at_most_thirty_findings_and_three_of_an_experiment() -> None:
+    counts = {name: len({claim.finding for claim in report.load_report(name).claims} - {""}) for name in report.names()}
+    assert {name: count for name, count in counts.items() if count > 3} == {}
+    assert sum(counts.values()) <= 30
+
+
+@pytest.mark.parametrize("name", report.names())
+def test_the_claims_of_a_finding_are_told_apart_by_their_labels(name: str) -> None:
+    stated = report.load_report(name)
+    for scale in stated.cost:
+        own = [(claim.finding, claim.label) for claim in stated.claims_of(scale) if claim.finding]
+        assert len(set(own)) == len(own), f"{name}, {scale}"
+
+
+@pytest.mark.parametrize("name", report.names())
+def test_every_claim_is_judged_by_a_rule_in_words(name: str) -> None:
+    for one in report.load_report(name).claims:
+        assert "reproduced" in one.rule or "judge_" in one.rule, one.text
