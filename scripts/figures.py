@@ -1,6 +1,8 @@
 """Redraws the experiments' figures and prints their verdicts, from results/summaries alone. Needs no torch."""
 
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from arguments import Parser
@@ -27,12 +29,14 @@ def main() -> None:
     if arguments.scale not in (None, *scales):
         parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
     failed = False
-    for name in chosen:
-        try:
-            print(report.write(arguments.results, name, arguments.scale))
-        except RecordError as error:  # the other experiments' figures are drawn
-            print(f"error: {error}", file=sys.stderr)
-            failed = True
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ProcessPoolExecutor(min(cores, len(chosen))) as pool:  # an experiment's figures know no other's
+        for drawn in [pool.submit(report.write, arguments.results, name, arguments.scale) for name in chosen]:
+            try:
+                print(drawn.result())
+            except RecordError as error:  # the other experiments' figures are drawn
+                print(f"error: {error}", file=sys.stderr)
+                failed = True
     sys.exit(failed)
 
 

@@ -110,7 +110,7 @@ def test_the_optimizers_train_where_there_is_torch_and_nothing_else(wheel: Path,
 def test_an_experiment_is_trained_where_its_extra_is_installed_and_nothing_else(wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "experiments", wheel, needed("experiments"))
     words = ["scale=smoke", "tracking=none", "machine.device=cpu", "machine.progress=false"]
-    assert "finished: steps" in run(python, tmp_path, "-m", "reltrust", *words)
+    run(python, tmp_path, "-m", "reltrust", *words)
     (summary,) = tmp_path.glob("results/runs/mlp_depth/fromage/*/summary.json")
     assert "train_accuracy" in summary.read_text()
 

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 import yaml
 from hydra.types import RunMode
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from reltrust.experiments.mlp_depth import figure
 
 import command_lines
@@ -160,7 +161,8 @@ def names_of(scale: str) -> list[str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made and none is drawn, where only their names matter."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, content, **_: content.write(b"a figure"))
+    monkeypatch.setattr(FigureCanvasPdf, "print_pdf", lambda self, content, **_: content.write(b"a figure"))
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", lambda self, content, **_: content.write(b"a figure"))
 
 
 # --- the published numbers -------------------------------------------------------------------------------------------

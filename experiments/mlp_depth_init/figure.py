@@ -143,9 +143,9 @@ def draw_depths(selection: Selection, styles: Styles) -> Any:
     """Accuracy against depth from either initialisation, and the spread of the logits before training."""
     figure, (*panels, spread) = plt.subplots(1, 3, figsize=(10.4, 3.5), width_ratios=(1, 1, 0.9))
     for axes, (init, label) in zip(panels, INITS.items(), strict=True):
-        own = of_init(selection, init)
-        draw_means(axes, own, styles)
-        spread_x(axes, own.best["hidden_layers"])
+        from_here = of_init(selection, init)
+        draw_means(axes, from_here, styles)
+        spread_x(axes, from_here.best["hidden_layers"])
         axes.axhline(CHANCE, color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
         axes.annotate("chance", (0.02, 0.04), xycoords=("axes fraction", "data"), color="0.4", fontsize=8)
         axes.set(xlabel="hidden layers", ylim=(0, 1.03))

@@ -66,7 +66,7 @@ def _apart(axes: Any, arm: str, arms: Sequence[str]) -> Any:
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def spread_x(axes: Any, places: Sequence[float]) -> None:
+def spread_x(axes: Any, places: "Sequence[float] | pd.Series[Any]") -> None:
     """Makes x logarithmic, with a tick at every place, if the nearest two of these places (above 0) are then further
     apart, as a share of the axis, than on a linear one."""
     values = np.unique(np.asarray(places, dtype=float))

@@ -214,8 +214,8 @@ def _provenance(name: str, found: Evaluation) -> dict[str, Any]:
     runs = found.runs
 
     def all_of(column: str, digits: int | None = None) -> str:
-        values = runs[column].dropna().astype(str).str[:digits] if column in runs else []
-        return ", ".join(sorted(set(values)))
+        values: set[str] = set(runs[column].dropna().astype(str).str[:digits]) if column in runs else set()
+        return ", ".join(sorted(values))
 
     dirty = int((runs["dirty"].astype(str) == "True").sum()) if "dirty" in runs else 0
     return {

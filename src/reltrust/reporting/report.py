@@ -129,7 +129,8 @@ class Evaluation:
             theirs = theirs[["arm", main.x, *tuned, "mean"]]
             theirs = theirs.rename(columns={"mean": "published", **{key: f"published_{key}" for key in tuned}})
             cells = cells.merge(theirs, how="left", on=["arm", main.x])
-        return cells.rename(columns={"arm": "optimizer" if main.arm == "arm" else str(main.arm)})
+        named = "optimizer" if main.arm == "arm" else main.arm
+        return cells.rename(columns={"arm": named} if isinstance(named, str) else {})
 
 
 def names() -> list[str]:

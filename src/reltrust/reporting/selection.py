@@ -103,17 +103,17 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
             cells[place] = cell[cell[tuned].isin(largest) & cell["seed"].isin(seeds[largest])]
         tried = pd.Series({place: runs[tuned].nunique() for place, runs in cells.items()})
         for place, of_x in of_arm.groupby(x):
-            runs = cells.get(place, there.iloc[:0])
-            strays = of_x.drop(runs.index) if len(runs) < len(of_x) else of_x.iloc[:0]
+            runs, where = cells.get(place, there.iloc[:0]), x + "=" + str(place)
+            strays: Any = of_x.drop(runs.index) if len(runs) < len(of_x) else of_x.iloc[:0]
             for one, others in strays.groupby(tuned):
                 numbers = ", ".join(map(str, sorted(others["seed"])))
                 why = f"{tuned}={one:g} with seed {numbers} cannot be compared with the others"
-                left_out.append(f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {x}={place}: {why}")
+                left_out.append(f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {where}: {why}")
             if runs.empty:
                 continue
             if 2 * tried[place] < tried.median():
                 why = f"{tried[place]} of {tried.median():g} values of {tuned}"
-                left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {x}={place}: {why}")
+                left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {where}: {why}")
                 continue
             grouped = runs.groupby(tuned)
             means, ties = grouped["value"].mean(), grouped[measure.ties].mean()

@@ -10,6 +10,8 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
 from reltrust.records.artifacts import write_figure
 
@@ -95,11 +97,17 @@ def annotate(figure: Any, text: str) -> None:
 
 def save(figure: Any, results: str | Path, name: str) -> list[Path]:
     """Writes ``figures/<name>.pdf`` and ``.png``, without the time of day in them, and returns their paths."""
-    paths = []
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # as it is now: the layout is most of the time of saving
-    for suffix, timeless in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=suffix, dpi=200, metadata=timeless)
-        paths.append(write_figure(results, name, suffix, content.getvalue()))
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # it is laid out: not once more for every file
+    paths, content = [], {"pdf": io.BytesIO(), "png": io.BytesIO()}
+    # Not savefig, which draws everything twice.
+    pages: Any = FigureCanvasPdf(figure)
+    pages.print_pdf(content["pdf"], metadata={"CreationDate": None})
+    figure.set_dpi(200)
+    pixels: Any = FigureCanvasAgg(figure)
+    pixels.print_png(content["png"], metadata={"Software": None})
+    for suffix, made in content.items():
+        paths.append(write_figure(results, name, suffix, made.getvalue()))
     return paths

@@ -34,7 +34,7 @@ const filter = document.querySelector(".filter");
 const boxes = [...filter.querySelectorAll("input")];
 function show() {
   const wanted = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
-  for (const body of document.querySelectorAll(".claims tbody")) body.hidden = !wanted.has(body.dataset.verdict);
+  for (const body of document.querySelectorAll(".claims > tbody")) body.hidden = !wanted.has(body.dataset.verdict);
 }
 filter.hidden = false;
 filter.addEventListener("change", show);
