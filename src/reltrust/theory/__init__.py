@@ -1,1 +1,5 @@
-"""Tools of theory, each of use alone: curvature by Lanczos, initialisation by data. They import torch alone."""
+"""Tools of theory, each of use alone: curvature, initialisation, spectra, naturality, polynomial
+networks.
+
+They import torch, numpy, scipy and sympy alone; spectra and dimensions import no torch.
+"""
