@@ -59,7 +59,7 @@ def judge_spectra(column: str, chosen: Callable[[str], bool], ours: Selection) -
         return "-", Verdict.NOT_RUN
     found = runs[column]
     near = int((found <= NEAR).sum())
-    worst = ARCHITECTURES[str(runs["network"].loc[found.idxmax()])].label
+    worst = ARCHITECTURES[str(runs["network"].to_numpy()[found.argmax()])].label
     text = f"{near} of {len(runs)} within {NEAR}, the farthest {found.max():.3f} ({worst})"
     share = near / len(runs)
     return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.5 else Verdict.NOT_REPRODUCED
@@ -74,7 +74,7 @@ def judge_quantiles(ours: Selection) -> tuple[str, Verdict]:
     if ours.runs.empty:
         return "-", Verdict.NOT_RUN
     ratios = ours.runs["quantile_90"] / ours.runs["quantile_90_sampled"]
-    near = int((np.log(ratios).abs() <= math.log(1.1)).sum())
+    near = int((np.abs(np.log(ratios)) <= math.log(1.1)).sum())
     text = f"{near} of {len(ratios)} within a tenth, from {ratios.min():.3f} to {ratios.max():.3f} of the sampled one"
     share = near / len(ratios)
     return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.5 else Verdict.NOT_REPRODUCED
@@ -187,7 +187,7 @@ def judge_hyperbolic(ours: Selection) -> tuple[str, Verdict]:
 
     def middle(chosen: np.ndarray) -> np.ndarray:
         best = np.take_along_axis(chosen, np.argsort(value[chosen], axis=1, kind="stable")[:, :BEST], axis=1)
-        return np.median(quantile[best], axis=1)
+        return np.asarray(np.median(quantile[best], axis=1))
 
     draws = np.random.default_rng(0).integers(len(table), size=(_RESAMPLES, len(table)))
     low, high = np.quantile(middle(draws), [0.025, 0.975])

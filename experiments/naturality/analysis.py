@@ -116,7 +116,8 @@ def reparametrisations(seed: int) -> dict[str, Reparametrisation]:
         return torch.randn(*shape, generator=drawn, dtype=torch.float64)
 
     def orthogonal(n: int) -> Tensor:
-        return torch.linalg.qr(normal(n, n)).Q
+        basis: Tensor = torch.linalg.qr(normal(n, n)).Q
+        return basis
 
     def of_each(matrix: Callable[[int, int], Tensor]) -> Reparametrisation:
         return linear([matrix(*shape) for shape in shapes], shapes)

@@ -16,10 +16,10 @@ def widths_columns(widths: tuple[int, ...]) -> dict[str, int]:
 
 
 class Dimensions:
-    """The dimension of every network ``(d_0, ..., d_h)`` with ``d_i`` up to the widest, by two primes and two samples.
+    """The dimension of every network ``(d_0, ..., d_h)`` with ``d_i`` up to the widest, by as many primes and samples.
 
-    Measured: how many there are, ``defective`` ones, ``filling`` ones, and the ``disagreements`` of the two primes, of
-    which the larger rank counts.
+    Measured: how many there are, ``defective`` ones, ``filling`` ones, and the ``disagreements`` of the primes, of
+    which the largest rank counts.
     """
 
     def __init__(self, subject: Subject, seed: int) -> None:
@@ -31,7 +31,7 @@ class Dimensions:
         every = list(itertools.product(range(1, (subject.widest or 0) + 1), repeat=(subject.depth or 0) + 1))
         state: dict[str, Any] = resume.state or {"ranks": []}
         while (done := len(state["ranks"])) < len(every):
-            state["ranks"].append([found.dimension for found in self._twice(every[done])])
+            state["ranks"].append([found.dimension for found in self._found(every[done])])
             if (done + 1) % 100 == 0:
                 resume.reached(0, lambda: state)
         counts = {"networks": len(every), "defective": 0, "filling": 0, "disagreements": 0}
@@ -39,15 +39,15 @@ class Dimensions:
             found = expectations(widths, subject.power)._replace(dimension=max(ranks))
             counts["defective"] += found.defect > 0
             counts["filling"] += found.filling
-            counts["disagreements"] += ranks[0] != ranks[1]
+            counts["disagreements"] += len(set(ranks)) > 1
             log({
                 "step": step, **widths_columns(widths), "dimension": found.dimension, "expected": found.expected,
                 "ambient": found.ambient,
             })  # fmt: skip
         return Measured({key: float(count) for key, count in counts.items()})
 
-    def _twice(self, widths: tuple[int, ...]) -> Iterator[Dimension]:
-        for i, prime in enumerate(PRIMES):
+    def _found(self, widths: tuple[int, ...]) -> Iterator[Dimension]:
+        for i, prime in enumerate(PRIMES[: self.subject.primes]):
             yield dimension(widths, self.subject.power, primes=(prime,), seed=2 * self.seed + i)
 
 
@@ -87,7 +87,7 @@ class Fillings:
             smaller = any(all(a <= b for a, b in zip(one, widths, strict=True)) for one in state["minimal"])
             if not smaller and known.expected == known.ambient:
                 state["computed"] += 1
-                if dimension(widths, subject.power, seed=self.seed).filling:
+                if dimension(widths, subject.power, primes=PRIMES[: subject.primes], seed=self.seed).filling:
                     state["minimal"].append(list(widths))
             state["next"] = place + 1
             if place % 100 == 0:

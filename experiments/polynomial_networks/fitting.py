@@ -13,7 +13,7 @@ from reltrust.theory.algebra import dimension
 
 from .settings import Subject
 
-_EVALUATIONS = 2_000  # of a fit, at most
+_EVALUATIONS = 300  # of a fit, at most
 _SPARE = 2  # times as many points as coefficients
 
 

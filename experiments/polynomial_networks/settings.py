@@ -36,6 +36,7 @@ class Subject:
     inputs: Small | None = None
     outputs: Small | None = None
     network: NotEmpty | None = None  # its widths, as 3-2-1
+    primes: Annotated[int, Field(ge=1, le=2)] | None = None  # modulo which ranks are computed
     targets: Positive | None = None  # random polynomials
     restarts: Positive | None = None  # of each
 
@@ -54,10 +55,10 @@ class Subject:
         return tuple(map(int, (self.network or "").split("-")))
 
     def check(self, settings: Settings) -> None:
-        keys = ("depth", "widest", "inputs", "outputs", "network", "targets", "restarts")
+        keys = ("depth", "widest", "inputs", "outputs", "network", "primes", "targets", "restarts")
         needed = {
-            "dimensions": ("depth", "widest"),
-            "fillings": ("depth", "inputs", "outputs"),
+            "dimensions": ("depth", "widest", "primes"),
+            "fillings": ("depth", "inputs", "outputs", "primes"),
             "training": ("network", "targets", "restarts"),
         }[self.study]
         for key in keys:

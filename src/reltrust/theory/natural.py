@@ -164,23 +164,27 @@ def outputs_and_jacobian(model: Model, params: list[Tensor]) -> tuple[Tensor, Te
 
 def gradient_of(model: Model, outputs: Tensor) -> Tensor:
     """dL/df."""
-    return torch.func.grad(model.loss)(outputs).detach()
+    gradient: Tensor = torch.func.grad(model.loss)(outputs)
+    return gradient.detach()
 
 
 def second_derivative(model: Model, params: list[Tensor], velocity: list[Tensor]) -> Tensor:
     """``D^2 f(v, v)``, of the outputs' shape."""
 
     def along(*point: Tensor) -> Tensor:
-        return torch.func.jvp(lambda *inner: model.outputs(inner), point, tuple(velocity))[1]
+        derivative: Tensor = torch.func.jvp(lambda *inner: model.outputs(inner), point, tuple(velocity))[1]
+        return derivative
 
-    return torch.func.jvp(along, tuple(params), tuple(velocity))[1].detach()
+    second: Tensor = torch.func.jvp(along, tuple(params), tuple(velocity))[1]
+    return second.detach()
 
 
 def _least(jacobian: Tensor, change: Tensor) -> Tensor:
     """``J^+ change``, flat; NaN of what is not finite, which the library refuses."""
     if not bool(jacobian.isfinite().all() & change.isfinite().all()):
         return jacobian.new_full((jacobian.shape[1],), torch.nan)
-    return torch.linalg.lstsq(jacobian, change.flatten().unsqueeze(1), rcond=_RCOND, driver="gelsd").solution.squeeze(1)
+    least: Tensor = torch.linalg.lstsq(jacobian, change.flatten().unsqueeze(1), rcond=_RCOND, driver="gelsd").solution
+    return least.squeeze(1)
 
 
 def _split(params: list[Tensor], flat: Tensor) -> list[Tensor]:

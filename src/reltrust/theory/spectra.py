@@ -126,7 +126,7 @@ class JacobianSpectrum:
             ArithmeticError: a point could not be certified.
         """
         z, m = self._near_the_axis(x, height)
-        return -((m + 1) / z).imag / math.pi
+        return np.asarray(-((m + 1) / z).imag / math.pi)
 
     def above(self, x: Array) -> Array:
         """The share of eigenvalues above x > 0: ``Im H(m)/pi`` just over the axis, with
@@ -138,7 +138,7 @@ class JacobianSpectrum:
         _, m = self._near_the_axis(x, _HEIGHT)
         logs = ((1 - self.offsets) * np.log(m[..., None] + self.offsets)).sum(-1)
         grown = (len(self.offsets) - 1) * m + logs - np.log(m)
-        return np.clip(grown.imag / math.pi, 0, 1 - self.mass_at_zero)
+        return np.asarray(np.clip(grown.imag / math.pi, 0, 1 - self.mass_at_zero))
 
     def quantiles(self, shares: Sequence[float] | Array) -> Array:
         """The least x that at least such shares of eigenvalues do not exceed, (n,).
