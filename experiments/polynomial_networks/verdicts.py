@@ -92,7 +92,7 @@ def judge_high(ours: Selection) -> tuple[str, Verdict]:
     """
     runs = ours.best[ours.best["depth"] > 1]
     shares = {
-        int(str(depth)): [float(one) for one in (own["defective"] / own["networks"])]
+        int(float(str(depth))): [float(one) for one in (own["defective"] / own["networks"])]
         for depth, own in runs.sort_values("power").groupby("depth")
     }
     if not shares or min(map(len, shares.values())) < 2:
