@@ -65,19 +65,13 @@ def draw_table(ours: Selection, styles: Styles) -> Any:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    figure.text(
-        0.01, 0.005,
-        "colour: measured, dark green each step, light green the flow, red neither, grey not the same in all seeds, or "
-        "not finite; a red frame: not as derived.\n"
-        "sign: derived, = each step, → the flow, ≠ neither; number: |φ(q(T)) - w(T)| / |w(T) - w(0)|, smallest steps",
-        fontsize=7.5, va="bottom",
-    )  # fmt: skip
-    layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, 0.075, 1, 0.925))  # room for the explanation
     first = ours.runs.iloc[0]
     figure.suptitle(
         f"{ours.scale}: defects of {len(rules)} rules, medians of {ours.runs['seed'].nunique()} networks, maps; step "
-        f"sizes halved {first['halvings']:.0f} times",
+        f"sizes halved {first['halvings']:.0f} times\n"
+        "colour: measured, dark green each step, light green the flow, red neither, grey not the same in all seeds, or "
+        "not finite; a red frame: not as derived.\n"
+        "sign: derived, = each step, → the flow, ≠ neither; number: |φ(q(T)) - w(T)| / |w(T) - w(0)|, smallest steps",
         fontsize=8, x=0.01, ha="left",
     )  # fmt: skip
     return figure

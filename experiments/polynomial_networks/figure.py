@@ -63,7 +63,7 @@ def draw_dimensions(ours: Selection, styles: Styles) -> Any:
         axes.set_xlabel("depth", fontsize=8)
         if column == 0:
             axes.set_ylabel("share of networks", fontsize=8)
-    panels[-1][-1].legend(fontsize=6, loc="upper right")
+    panels[-1][0].legend(fontsize=6, loc="lower left", frameon=True, framealpha=1)
     widest = ", ".join(f"{depth:.0f}: d ≤ {own['widest'].iloc[0]:.0f}" for depth, own in ours.best.groupby("depth"))
     figure.suptitle(
         f"{ours.scale}: dimensions; blue fills its space, red has less than expected, by so much; depths {widest}",
