@@ -46,7 +46,9 @@ def test_three_five_one_of_fourth_powers_is_fourteen_and_not_fifteen() -> None:
 
 def test_for_high_powers_the_expected_dimension_is_attained() -> None:
     assert [dimension((2, 2, 3, 1), power).defect for power in (3, 4, 5, 6)] == [2, 1, 0, 0]
-    for widths in ((3, 4, 3), (2, 3, 3, 2), (3, 2, 4, 1)):
+    # Four powers of forms in two variables: 8 parameters, and such forms of degree r have r + 1 coefficients.
+    assert [dimension((3, 2, 4, 1), power).defect for power in (5, 6, 7, 8)] == [2, 1, 0, 0]
+    for widths in ((3, 4, 3), (2, 3, 3, 2)):
         found = dimension(widths, 6)
         assert found.defect == 0
         assert found.draws == 1  # which is proof

@@ -99,8 +99,8 @@ def published_as_ours(tmp_path: Path) -> Path:
 
 
 def verdicts(results: Path) -> dict[str, tuple[str, str]]:
-    lines = [[cell.strip() for cell in line.split("|")] for line in report.claims_table(results).splitlines()]
-    return {cells[2]: (cells[4], cells[5].strip("*")) for cells in lines if cells[1].endswith(", paper20")}
+    (found,) = [one for one in report.evaluate(results, "mlp_depth", figure.REPORT) if one.scale == "paper20"]
+    return {one.claim: (one.ours, str(one.verdict)) for one in found.judgements}
 
 
 def test_the_authors_own_runs_reproduce_every_claim_about_them(published_as_ours: Path) -> None:

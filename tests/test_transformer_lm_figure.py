@@ -40,12 +40,8 @@ def write(results: Path, rows: list[Row]) -> Path:
 
 
 def verdicts(results: Path, scale: str = "paper10") -> dict[str, tuple[str, str]]:
-    lines = [[cell.strip() for cell in line.split("|")] for line in report.claims_table(results).splitlines()]
-    return {
-        cells[2]: (cells[4], cells[5].strip("*"))
-        for cells in lines
-        if cells[1].startswith(figure.REPORT.title) and cells[1].endswith(f", {scale}")
-    }
+    (found,) = [one for one in report.evaluate(results, "transformer_lm", figure.REPORT) if one.scale == scale]
+    return {one.claim: (one.ours, str(one.verdict)) for one in found.judgements}
 
 
 def test_every_published_number_has_a_source_and_stands_there_once() -> None:
@@ -66,7 +62,7 @@ def test_the_published_numbers_fed_as_ours_reproduce_every_claim(tmp_path: Path)
     drawn = report.write(tmp_path, "transformer_lm")
     assert "transformer_lm-paper10.pdf" in drawn
     selected = pd.read_csv(tmp_path / "summaries" / "transformer_lm-paper10-selected.csv")
-    assert list(selected) == ["optimizer", "lr", "n", "mean", "std", "min", "max", "published"]
+    assert list(selected) == ["optimizer", "lr", "n", "mean", "std", "min", "max", "low", "high", "published"]
     fromage = selected[selected["optimizer"] == "fromage"]
     assert (fromage["mean"] / fromage["published"] - 1).abs().max() < 1e-6
 
@@ -106,7 +102,7 @@ def test_both_texts_are_drawn_and_published_points_only_beside_their_protocol(tm
     for scale, hollow in (("paper10", True), ("quick", False)):
         table = pd.DataFrame(the_published(scale=scale)).assign(arm=lambda rows: rows["optimizer"], style="{}")
         selections = [select(table, figure.AT_END[part], scale) for part in ("train", "valid")]
-        drawn = figure.draw(*selections, report.Styles(table))
+        drawn = figure.fromage_figure_3_right_transformer(*selections, report.Styles(table))
         plt.close(drawn)
         labels = drawn.axes[1].get_legend_handles_labels()[1]
         assert ("as published" in labels) is hollow
