@@ -93,15 +93,15 @@ class GridSweeper(Sweeper):
         outcomes: Sequence[Any] = []
         if due:
             shown = self._config.machine.progress and getattr(self._launcher, "waits", True)
-            # Between two runs too, a signal only asks to stop: the next run does, before its first step.
-            with SweepProgress(self._name, due, shown), StopRequest():
+            with SweepProgress(self._name, due, shown):
                 if hasattr(self._launcher, "launch_runs"):
                     if (launched := self._launcher.launch_runs(due)) is None:
                         return []
                     outcomes = launched
                 else:
                     words = {id(settings): overrides for settings, overrides in composed}
-                    outcomes = self._launched([words[id(run.settings)] for run in due])
+                    with StopRequest():  # between two runs: the next one stops before its first step
+                        outcomes = self._launched([words[id(run.settings)] for run in due])
                 if all(isinstance(outcome, SettingsError | DataError) for outcome in outcomes):
                     raise outcomes[0]  # what only the task could refuse; nothing was written
 
