@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from reltrust import build
 from reltrust import run as life
+from reltrust.packing.program import PackedProgram
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.settings import Settings, parse
 from reltrust.sweeps.plan import plan
@@ -107,3 +108,31 @@ def metrics(settings: Settings) -> list[dict[str, Any]]:
 
 def program_of(settings: Settings, device: str = "cpu") -> Program:
     return build.program(settings, torch.device(device))
+
+
+def trained_alone_and_packed(chosen: Sequence[Settings], steps: int) -> tuple[list[Program], PackedProgram]:
+    """Programs of these settings after so many steps, each on its own, and all of them as one."""
+    alone = [program_of(one) for one in chosen]
+    packed = PackedProgram([program_of(one) for one in chosen], [repr(one.optimizer) for one in chosen])
+    for step in range(steps):
+        for program in alone:
+            program.training_step(step, [1.0])
+        packed.training_step(step, [1.0] * len(chosen))
+    return alone, packed
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+FINISHED: dict[str, Any] = {  # a row of mlp_depth's table
+    "hyperparameters": "{}",
+    "comparison": "b6def528",
+    "scale": "quick",
+    "optimizer": "adam",
+    "style": "{}",
+    "hidden_layers": 2,
+    "lr": 0.1,
+    "seed": 0,
+    "status": "finished",
+    "train_loss": 0.5,
+    "train_accuracy": 0.25,
+}

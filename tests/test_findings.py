@@ -1,7 +1,6 @@
 """The README's table: a row for each published finding, at the strongest scale that bears a verdict."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +10,7 @@ from reltrust.reporting.claims import Claim, Judgement, Verdict
 from reltrust.reporting.findings import Finding
 from reltrust.reporting.report import Report
 from reltrust.reporting.selection import Comparison, Measure, Selection
+from runs import FINISHED
 
 ACCURACY = Measure("train_accuracy", "accuracy", best="max", diverged=0.0, ties="train_loss")
 BY_DEPTH = Comparison(ACCURACY, x="hidden_layers")
@@ -94,21 +94,6 @@ def test_a_claim_without_a_finding_is_in_no_row() -> None:
     assert said(stated(claim("a", "quick", finding="")), paper=[], paper20=[], quick=[GOOD]) == []
 
 
-RUN: dict[str, Any] = {
-    "hyperparameters": "{}",
-    "comparison": "b6def528",
-    "scale": "quick",
-    "optimizer": "adam",
-    "style": "{}",
-    "hidden_layers": 2,
-    "lr": 0.1,
-    "seed": 0,
-    "status": "finished",
-    "train_loss": 0.5,
-    "train_accuracy": 0.25,
-}
-
-
 def test_the_table_holds_what_was_measured_and_what_was_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +111,7 @@ def test_the_table_holds_what_was_measured_and_what_was_not_run(
     second.append("cost of paper20")
     assert rows() == [[*first, "-", "**not run**", "quick", "`make quick`", "cost of quick"], second]
     (tmp_path / "summaries").mkdir()
-    pd.DataFrame([RUN]).to_csv(tmp_path / "summaries" / "mlp_depth.csv", index=False)
+    pd.DataFrame([FINISHED]).to_csv(tmp_path / "summaries" / "mlp_depth.csv", index=False)
     assert rows() == [[*first, "1 runs", "**reproduced**", "quick", "`make quick`", "cost of quick"], second]
 
 

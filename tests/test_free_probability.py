@@ -14,7 +14,6 @@ from reltrust.experiments.free_probability.analysis import Spectrum, activated, 
 from reltrust.experiments.free_probability.architectures import ARCHITECTURES, RATIOS, drawn, xavier
 
 from reltrust.errors import SettingsError
-from reltrust.packing.program import PackedProgram
 from reltrust.records.identity import comparison_id
 from reltrust.records.store import Status
 from reltrust.records.summaries import collect
@@ -22,7 +21,7 @@ from reltrust.reporting import report
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.selection import Selection, select
 from reltrust.settings import Settings
-from runs import metrics, program_of, record_of, run
+from runs import metrics, record_of, run, trained_alone_and_packed
 
 Resolve = Callable[..., Settings]
 WORDS = ["experiment=free_probability"]
@@ -125,12 +124,7 @@ def test_a_run_logs_densities_and_an_interrupted_one_goes_on(settings: Resolve) 
 
 def test_packed_trainings_measure_what_they_do_alone(settings: Resolve) -> None:
     chosen = [settings(*TRAINING, f"task.gain={gain}", f"seed={seed}") for seed, gain in enumerate((0.5, 1.0, 2.0))]
-    alone = [program_of(one) for one in chosen]
-    packed = PackedProgram([program_of(one) for one in chosen], [repr(one.optimizer) for one in chosen])
-    for step in range(50):
-        for program in alone:
-            program.training_step(step, [1.0])
-        packed.training_step(step, [1.0] * 3)
+    alone, packed = trained_alone_and_packed(chosen, steps=50)
     for program, member in zip(alone, packed.state_dicts(), strict=True):
         assert torch.allclose(member["measured"], program.measured, rtol=1e-4, atol=1e-5)
     for program, measured in zip(alone, packed.evaluate(), strict=True):

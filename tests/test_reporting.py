@@ -20,7 +20,7 @@ from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, select
 from reltrust.reporting.style import Styles
 from reltrust.reporting.table import load, scales
-from runs import CONFIGS, ROOT
+from runs import CONFIGS, FINISHED, ROOT
 
 Row = dict[str, Any]
 
@@ -33,19 +33,6 @@ def write(folder: Path, rows: list[Row]) -> Path:
 
 # --- loading ---------------------------------------------------------------------------------------------------------
 
-FINISHED: Row = {
-    "hyperparameters": "{}",
-    "comparison": "b6def528",
-    "scale": "quick",
-    "optimizer": "adam",
-    "style": "{}",
-    "hidden_layers": 2,
-    "lr": 0.1,
-    "seed": 0,
-    "status": "finished",
-    "train_loss": 0.5,
-    "train_accuracy": 0.25,
-}
 MOMENTUM = {momentum: json.dumps({"momentum": momentum, "nesterov": False}) for momentum in (0.9, 0.5)}
 
 

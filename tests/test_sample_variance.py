@@ -15,7 +15,6 @@ from reltrust.experiments.sample_variance.analysis import Recording, SampleVaria
 from torch import nn
 
 from reltrust.errors import SettingsError
-from reltrust.packing.program import PackedProgram
 from reltrust.records.identity import comparison_id
 from reltrust.records.store import Status
 from reltrust.records.summaries import collect
@@ -23,7 +22,7 @@ from reltrust.reporting import report
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.selection import Selection, select
 from reltrust.settings import Settings
-from runs import metrics, program_of, run
+from runs import metrics, program_of, run, trained_alone_and_packed
 
 Resolve = Callable[..., Settings]
 WORDS = ["experiment=sample_variance"]
@@ -156,12 +155,7 @@ TRAINING = [*WORDS, "scale=smoke_training"]
 def test_packed_trainings_measure_what_they_do_alone(settings: Resolve, network: str) -> None:
     words = [*TRAINING, f"task.network={network}", "task.width=16", "task.depth=6"]
     chosen = [settings(*words, f"optimizer.lr={lr}", f"seed={seed}") for seed, lr in enumerate((0.1, 0.03, 0.3))]
-    alone = [program_of(one) for one in chosen]
-    packed = PackedProgram([program_of(one) for one in chosen], [repr(one.optimizer) for one in chosen])
-    for step in range(30):
-        for program in alone:
-            program.training_step(step, [1.0])
-        packed.training_step(step, [1.0] * 3)
+    alone, packed = trained_alone_and_packed(chosen, steps=30)
     for program, member in zip(alone, packed.state_dicts(), strict=True):
         assert torch.allclose(member["measured"], program.measured, rtol=1e-4, atol=1e-5)
     for program, measured in zip(alone, packed.evaluate(), strict=True):

@@ -16,7 +16,6 @@ from reltrust.experiments.vanishing_curvature.networks import draw_weights, forw
 from torch import Tensor
 
 from reltrust.errors import SettingsError
-from reltrust.packing.program import PackedProgram
 from reltrust.records.identity import comparison_id
 from reltrust.records.store import Status
 from reltrust.records.summaries import collect
@@ -24,7 +23,7 @@ from reltrust.reporting import report
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.selection import Selection, select
 from reltrust.settings import Settings
-from runs import metrics, program_of, record_of, run
+from runs import metrics, program_of, record_of, run, trained_alone_and_packed
 
 Resolve = Callable[..., Settings]
 WORDS = ["experiment=vanishing_curvature"]
@@ -208,12 +207,7 @@ def test_packed_trainings_measure_what_they_do_alone(settings: Resolve, width: i
         settings(*TRAINING, f"task.width={width}", f"optimizer={name}", f"optimizer.lr={lr}", f"seed={seed}")
         for seed, (name, lr) in enumerate(ARMS)
     ]
-    alone = [program_of(one) for one in chosen]
-    packed = PackedProgram([program_of(one) for one in chosen], [repr(one.optimizer) for one in chosen])
-    for step in range(30):
-        for program in alone:
-            program.training_step(step, [1.0])
-        packed.training_step(step, [1.0] * len(chosen))
+    alone, packed = trained_alone_and_packed(chosen, steps=30)
     for one, program, member in zip(chosen, alone, packed.state_dicts(), strict=True):
         measured, expected = member["measured"], program.measured
         assert measured[:30, 0].tolist() == pytest.approx(expected[:30, 0].tolist(), rel=1e-4), one.optimizer

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from reltrust.data.draws import generator
 from reltrust.data.images import ImageData
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.experiment import Measured, Player
+from reltrust.models.classification import PackedClassifiers, packed_cross_entropy
 
 from .architectures import Architecture, xavier
 from .theory import spectrum
@@ -58,54 +58,33 @@ class RandomNetwork:
     def loss(self, step: int, part: int = 0) -> tuple[Tensor, ...]:
         """Cross entropy in nats and accuracy as a share in 0..1 of the batch before it is learnt from."""
         images, labels = self.data.train.batch(self.order.batch(step, part, self.parts))
-        (loss,), (accuracy,) = measured([w.unsqueeze(0) for w in self.module], images.unsqueeze(0), labels)
+        return self._measured(images, labels)
+
+    def _measured(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        own = logits([w.unsqueeze(0) for w in self.module], images.unsqueeze(0))
+        (loss,), (accuracy,) = packed_cross_entropy(own, labels.unsqueeze(0))
         return loss, accuracy
 
     @torch.no_grad()
     def evaluate(self) -> Measured:
         """``test_loss`` (mean cross entropy, nats), ``test_accuracy`` (in 0..1); of the start ``log_quantile``."""
         test = self.data.test
-        (loss,), (accuracy,) = measured([w.unsqueeze(0) for w in self.module], test.images.unsqueeze(0), test.labels)
+        loss, accuracy = self._measured(test.images, test.labels)
         start = {"log_quantile": math.log10(self.quantile + SHIFT)}
         return Measured({"test_loss": float(loss), "test_accuracy": float(accuracy), **start})
 
     @classmethod
-    def packed(cls, members: Sequence["RandomNetwork"]) -> "PackedRandomNetwork":
-        return PackedRandomNetwork(members)
+    def packed(cls, members: Sequence["RandomNetwork"]) -> PackedClassifiers:
+        order = PackedBatchOrder([member.order for member in members])
+        return PackedClassifiers(order.batch, members[0].data.train.batch, logits)
 
 
-class PackedRandomNetwork:
-    """K of these tasks of one architecture on the same data, each with its own gain and order of batches."""
-
-    def __init__(self, members: Sequence[RandomNetwork]) -> None:
-        self._train = members[0].data.train
-        self._order = PackedBatchOrder([member.order for member in members])
-
-    def inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Indices of each member's batch, (K, batch)."""
-        return (self._order.batch(step),)
-
-    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Cross entropy in nats and accuracy in 0..1 of each member's batch, (K,) each."""
-        (indices,) = inputs
-        images, labels = self._train.batch(indices.flatten())
-        return measured(stacks, images.view(*indices.shape, -1), labels)
-
-
-def measured(stacks: Sequence[Tensor], x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross entropy in nats and accuracy of each of K networks, (K,) each.
-
-    Args:
-        stacks: their weights (K, out, in), layer by layer.
-        x: their images (K, batch, pixels).
-        labels: (K * batch,).
-    """
+def logits(stacks: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Of K networks with weights (K, out, in), layer by layer, on their own images (K, batch, pixels)."""
     *hidden, readout = stacks
     for weight in hidden:
         x = (x @ weight.mT).relu()
-    logits = x @ readout.mT
-    accuracy = (logits.detach().argmax(2).flatten() == labels).to(logits.dtype).view(len(x), -1).mean(1)
-    return F.cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(len(x), -1).mean(1), accuracy
+    return x @ readout.mT
 
 
 @lru_cache(maxsize=4096)  # the runs of all seeds have one

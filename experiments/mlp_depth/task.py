@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from reltrust.data.images import ImageData
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.experiment import Measured, Player
+from reltrust.models.classification import PackedClassifiers
 from reltrust.models.mlp import MLP, Init, packed_mlp
 
 _EVALUATION_BATCH = 10_000  # bounds the activations that an evaluation holds
@@ -69,27 +70,6 @@ class MlpDepth:
         return Measured({"test_loss": float(loss) / len(test), "test_accuracy": correct / len(test)})
 
     @classmethod
-    def packed(cls, members: Sequence["MlpDepth"]) -> "PackedMlpDepth":
-        return PackedMlpDepth(members)
-
-
-class PackedMlpDepth:
-    """K of these tasks on the same data, each with its own order of batches."""
-
-    def __init__(self, members: Sequence[MlpDepth]) -> None:
-        self._train = members[0].data.train
-        self._order = PackedBatchOrder([member.order for member in members])
-
-    def inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Indices of each member's batch, (K, batch)."""
-        return (self._order.batch(step),)
-
-    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Cross entropy in nats and accuracy in 0..1 of each member's batch, (K,) each."""
-        (indices,) = inputs
-        images, labels = self._train.batch(indices.flatten())
-        logits = packed_mlp(stacks, images.view(*indices.shape, -1))
-        with torch.no_grad():
-            accuracy = (logits.argmax(2) == labels.view_as(indices)).float().mean(1)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        return losses.view_as(indices).mean(1), accuracy
+    def packed(cls, members: Sequence["MlpDepth"]) -> PackedClassifiers:
+        order = PackedBatchOrder([member.order for member in members])
+        return PackedClassifiers(order.batch, members[0].data.train.batch, packed_mlp)

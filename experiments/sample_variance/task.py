@@ -1,6 +1,7 @@
 """A deep perceptron learns digits from one of three beginnings."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from reltrust.data.images import ImageData
 from reltrust.data.order import BatchOrder, PackedBatchOrder
 from reltrust.experiment import Measured, Player
+from reltrust.models.classification import PackedClassifiers
 from reltrust.models.mlp import MLP, packed_linear
 from reltrust.theory.initialisation import unit_sample_variance_
 
@@ -72,29 +74,10 @@ class DeepClassifier:
         return Measured({"test_loss": float(F.cross_entropy(logits, test.labels)), "test_accuracy": float(accuracy)})
 
     @classmethod
-    def packed(cls, members: Sequence["DeepClassifier"]) -> "PackedDeepClassifier":
-        return PackedDeepClassifier(members)
-
-
-class PackedDeepClassifier:
-    """K of these tasks on the same data, each with its own order of batches."""
-
-    def __init__(self, members: Sequence[DeepClassifier]) -> None:
-        self._train, self._batch_norm = members[0].data.train, members[0].batch_norm
-        self._order = PackedBatchOrder([member.order for member in members])
-
-    def inputs(self, step: int) -> tuple[Tensor, ...]:
-        """Indices of each member's batch, (K, batch)."""
-        return (self._order.batch(step),)
-
-    def losses(self, stacks: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Cross entropy in nats and accuracy in 0..1 of each member's batch, (K,) each."""
-        (indices,) = inputs
-        images, labels = self._train.batch(indices.flatten())
-        logits = outputs(stacks, images.view(*indices.shape, -1), batch_norm=self._batch_norm)
-        accuracy = (logits.detach().argmax(2) == labels.view_as(indices)).float().mean(1)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels, reduction="none")
-        return losses.view_as(indices).mean(1), accuracy
+    def packed(cls, members: Sequence["DeepClassifier"]) -> PackedClassifiers:
+        order = PackedBatchOrder([member.order for member in members])
+        forward = partial(outputs, batch_norm=members[0].batch_norm)
+        return PackedClassifiers(order.batch, members[0].data.train.batch, forward)
 
 
 def outputs(stacks: Sequence[Tensor], x: Tensor, *, batch_norm: bool) -> Tensor:
