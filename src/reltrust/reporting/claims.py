@@ -49,6 +49,11 @@ class Claim:
     """Further comparisons that it is about."""
 
     @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All that it is about, in the order of what ``judge`` gets."""
+        return (self.comparison, *self.also)
+
+    @property
     def rule(self) -> str:
         """By what its verdict is given: the docstring of ``judge``."""
         function = self.judge

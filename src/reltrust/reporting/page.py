@@ -155,8 +155,9 @@ def _lines(name: str, report: Report, found: Mapping[str, Evaluation]) -> Iterat
         for claim, judgement in zip(report.claims_of(scale), judgements, strict=True):
             line = Line(name, report.title, claim, judgement, scale, command, cost)
             if evaluation and judgement.verdict is not Verdict.NOT_RUN:
-                runs = _of_arms(evaluation.selections[claim.comparison].best, claim.arms)
-                compared = _of_arms(evaluation.selections[claim.comparison].runs, claim.arms)
+                about = [evaluation.selections[comparison] for comparison in claim.comparisons]
+                runs = pd.concat([_of_arms(one.best, claim.arms) for one in about])
+                compared = pd.concat([_of_arms(one.runs, claim.arms) for one in about])
                 hardware, table = ", ".join(sorted(set(runs["device"].astype(str)))), _runs(runs, claim)
                 line = Line(name, report.title, claim, judgement, scale, command, cost, hardware, table, len(compared))
             yield line
@@ -169,11 +170,20 @@ def _of_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 def _runs(runs: pd.DataFrame, claim: Claim) -> Table:
     """Rows of the experiment's table, by the columns that a reader needs to find and to weigh a run."""
     comparison = claim.comparison
-    kept = ["run", "arm", comparison.x, *([comparison.tuned] if comparison.tuned else []), "value", *_RUN_COLUMNS]
+    several = ["experiment"] if claim.also else []
+    kept = [
+        *several,
+        "run",
+        "arm",
+        comparison.x,
+        *([comparison.tuned] if comparison.tuned else []),
+        "value",
+        *_RUN_COLUMNS,
+    ]
     frame = runs[[column for column in dict.fromkeys(kept) if column in runs]]
-    frame = frame.sort_values(["arm", comparison.x, "seed"], kind="stable").rename(
-        columns={"value": comparison.measure.label}
-    )
+    frame = frame.sort_values([*several, "arm", comparison.x, "seed"], kind="stable")
+    if not several:  # else there are several measures
+        frame = frame.rename(columns={"value": comparison.measure.label})
     if "commit" in frame:
         frame = frame.assign(commit=frame["commit"].astype(str).str[:10])
     return Table.of(frame)

@@ -64,7 +64,7 @@ class Report:
         figures = [one for one in self.figures if scale is None or one.is_of(scale)]
         claims = [one for one in self.claims if scale is None or scale in one.scales]
         shown = [comparison for figure in figures for comparison in (figure.comparison, *figure.also)]
-        judged = [comparison for claim in claims for comparison in (claim.comparison, *claim.also)]
+        judged = [comparison for claim in claims for comparison in claim.comparisons]
         return list(dict.fromkeys([*shown, *judged]))
 
     @property
@@ -112,13 +112,13 @@ class Evaluation:
         cell, selected by the same rule. Of a report that reads others: of all comparisons, without published values.
         """
         if self.report.reads:
-            every = [
-                with_intervals(describe(one)).assign(experiment=(one.comparison.source or ("",))[0]).rename(
-                    columns={"arm": "optimizer"}
-                )
-                for one in self.selections.values()
-            ]  # fmt: skip
-            return pd.concat(every).set_index("experiment").reset_index()
+            every = {
+                comparison.source[0]: with_intervals(describe(one))
+                for comparison, one in self.selections.items()
+                if comparison.source
+            }
+            cells = pd.concat(every, names=["experiment"]).reset_index("experiment")
+            return cells.rename(columns={"arm": "optimizer"})
         main = self.main.comparison
         cells = with_intervals(describe(self.main))
         if main.tuned:
@@ -169,7 +169,7 @@ def evaluate(
         runs = pd.concat([one.runs for one in selections.values()]) if report.reads else tables[experiment].of(scale)
         if not runs.empty:
             judged = [
-                claim.judged(*(selections[comparison] for comparison in (claim.comparison, *claim.also)))
+                claim.judged(*(selections[comparison] for comparison in claim.comparisons))
                 for claim in report.claims_of(scale)
             ]
             yield Evaluation(report, scale, runs, styles, selections, judged)
