@@ -92,8 +92,8 @@ def judge_high(ours: Selection) -> tuple[str, Verdict]:
     """
     runs = ours.best[ours.best["depth"] > 1]
     shares = {
-        int(float(str(depth))): [float(one) for one in (own["defective"] / own["networks"])]
-        for depth, own in runs.sort_values("power").groupby("depth")
+        depth: [float(one) for one in (own["defective"] / own["networks"])]
+        for depth, own in runs.sort_values("power").groupby(runs["depth"].astype(int))  # a fit has none: a float
     }
     if not shares or min(map(len, shares.values())) < 2:
         return "-", Verdict.NOT_RUN
@@ -130,7 +130,8 @@ def judge_unimodal(ours: Selection) -> tuple[str, Verdict]:
     minimal, unimodal = (int(ours.best[key].sum()) for key in ("minimal", "unimodal"))
     if not minimal:
         return "-", Verdict.NOT_RUN
-    text = f"{unimodal} of {minimal} (power 2, depths {', '.join(map(str, sorted(ours.best['depth'].unique())))})"
+    depths = ", ".join(map(str, sorted(ours.best["depth"].astype(int).unique())))
+    text = f"{unimodal} of {minimal} (power 2, depths {depths})"
     share = unimodal / minimal
     return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.9 else Verdict.NOT_REPRODUCED
 

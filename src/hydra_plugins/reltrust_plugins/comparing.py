@@ -24,9 +24,9 @@ def benchmark_grids(names: Sequence[str], scale: str) -> list[Point]:
         loaded: Any = OmegaConf.to_container(OmegaConf.load(path).sweep.scales)
         if scale not in loaded:
             raise SettingsError(f"scale={scale}: {name} has no grids of it, it has {', '.join(loaded)}")
-        grids += [
-            {"experiment": name, "scale": scale, **grid} for grid in loaded[scale] if "optimizer" in grid
-        ]  # a grid's own scale, of another part of the experiment, stays
+        trained = [grid for grid in loaded[scale] if "optimizer" in grid]
+        # A grid's own scale, of another part of the experiment, stays.
+        grids += [{"experiment": name, "scale": scale, **grid} for grid in trained]
     return grids
 
 

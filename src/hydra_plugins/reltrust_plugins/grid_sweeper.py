@@ -127,9 +127,7 @@ class GridSweeper(Sweeper):
         """
         line, swept = self._parse(arguments)
         grids, runs = self._grids, []
-        if (
-            "benchmarks" in self._sweep
-        ):  # what is asked for comes to the optimizers of the grids, and does not choose them
+        if "benchmarks" in self._sweep:  # what is asked for comes to the grids' optimizers, and does not choose of them
             grids = with_others(grids, swept.pop("optimizer", []), self._sweep)
         for point in expand(grids, swept):
             written = {key: override_text(self._spelled[key], value) for key, value in point.items()}
