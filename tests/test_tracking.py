@@ -322,6 +322,59 @@ def test_a_picture_that_is_none_does_not_stop_the_run(settings: Resolve, caplog:
 # --- the environment --------------------------------------------------------------------------------------------------
 
 
+class Client:
+    """In place of W&B's: takes a row when it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        self.dir, self.id, self.summary = str(folder / "wandb/offline-run-0-abc/files"), "abc", dict[str, Any]()
+        self.let, self.shown, self.ended = threading.Event(), list[int](), False
+        Path(self.dir).mkdir(parents=True)
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        self.let.wait()
+        self.shown.append(step)
+
+    def finish(self, exit_code: int) -> None:
+        self.ended = True
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client(tmp_path)
+    monkeypatch.setattr(tracking, "_start", lambda *_: (client, 0.0))
+    monkeypatch.setattr(tracking, "WAITING", 3)
+    return client
+
+
+def test_rows_that_come_faster_than_the_client_takes_them_are_shown_in_order_when_the_run_has_ended(
+    settings: Resolve, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = settings()
+    record = begun(chosen)
+    tracker = open_tracker(record, watched("wandb_offline"), chosen.machine.results)
+    log_rows(record, tracker, *range(1, 11))  # one is being taken, three wait
+    assert client.shown == []
+    client.let.set()
+    tracker.finish(Status.FINISHED, {})
+    assert client.shown == list(range(1, 11))
+    assert client.ended
+    assert told(caplog) == []
+
+
+def test_a_client_that_takes_no_more_rows_is_left_alone(
+    settings: Resolve, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = settings()
+    record = begun(chosen)
+    tracker = open_tracker(record, watched("wandb_offline", seconds=0.1), chosen.machine.results)
+    log_rows(record, tracker, *range(1, 11))
+    tracker.finish(Status.FINISHED, {})
+    assert not client.ended
+    (line,) = told(caplog)
+    assert "its client takes no more rows" in line
+    client.let.set()  # the thread may go
+
+
 @pytest.mark.parametrize("mode", ["wandb", "wandb_offline"])
 def test_wandb_mode_disabled_writes_nothing(
     settings: Resolve, service: Service, monkeypatch: pytest.MonkeyPatch, mode: str

@@ -1,16 +1,20 @@
 """Weights & Biases as a mirror of a run's record. Whatever happens to it, the run goes on.
 
 The record on disk is the truth; ``replay`` shows recorded runs to W&B at any later time. W&B writes its own files as it
-does offline, and where it is to be shown online a process of its own uploads them: no run waits for a server.
+does offline, and where it is to be shown online a process of its own uploads them: no run waits for a server. Nor does
+a training step wait for W&B's client, which takes rows in a thread of its own.
 """
 
 import logging
 import math
 import os
+import queue
 import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +24,8 @@ from reltrust.records.uploading import Upload
 from reltrust.settings import Tracking
 
 log = logging.getLogger(__name__)
+
+WAITING = 1000  # rows and files that may wait for W&B's client
 
 
 class Tracker(Protocol):
@@ -47,19 +53,53 @@ class NoTracker:
         pass
 
 
+class _Worker:
+    """Does what it is given, one thing after the other, in a thread of its own; takes no more than can wait."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, daemon=True)  # stuck, it keeps nobody from leaving
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (action := self._waiting.get()) is not None:
+            action()
+
+    def takes(self, action: Callable[[], None]) -> bool:
+        try:
+            self._waiting.put_nowait(action)
+        except queue.Full:
+            return False
+        return True
+
+    def ends(self, seconds: float) -> bool:
+        """Whether all that it has taken is done within so many seconds; it takes nothing more."""
+        deadline = time.monotonic() + seconds
+        try:
+            self._waiting.put(None, timeout=max(0.0, seconds))
+        except queue.Full:
+            return False
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+
 class WandbTracker:
     """One run on a W&B page: named after its directory, grouped by experiment and optimizer, tagged with its data.
 
     W&B's id is the start of the run's own. A run that goes on is shown from its recorded beginning, in place of what an
-    earlier attempt has left. The first thing that goes wrong is said in one line; from then on nobody watches.
+    earlier attempt has left. The first thing that goes wrong is said in one line; from then on nobody watches. What
+    comes too fast for W&B's client is shown from the record when the run has ended.
     """
 
     def __init__(self, record: RunRecord, folder: Path, tracking: Tracking) -> None:
-        self._record, self._left = record, tracking.timeout_seconds
+        self._record, self._patience = record, tracking.timeout_seconds
+        self._left = self._patience  # for what is to be shown online
         self._run: Any = None
         self._upload: Upload | None = None
         self._step = -1  # of the last row shown
         self._files: set[str] = set()
+        self._worker = _Worker()
+        self._behind = False
         self.folder: Path | None = None
         """Where W&B keeps the run; None if it does not."""
         try:
@@ -75,40 +115,50 @@ class WandbTracker:
             self._give_up(error)
 
     def log(self, row: Row) -> None:
-        if self._run is not None:
-            try:
-                if self._step < 0:
-                    self._show_recorded(before=row["step"])
-                self._show(row)
-            except Exception as error:
-                self._give_up(error)
+        self._hand_over(partial(self._show_next, dict(row)))
 
     def file(self, name: str, path: Path) -> None:
+        self._hand_over(partial(self._show_first_file, Path(name).name, path))
+
+    def finish(self, status: str, summary: Row) -> None:
+        started = time.monotonic()
+        if not self._worker.ends(self._patience):
+            self._give_up(TimeoutError("its client takes no more rows"))
+        self._attempt(partial(self._end, status, summary, started + self._left))
+
+    def _hand_over(self, action: Callable[[], None]) -> None:
+        if self._run is not None and not self._behind:  # in order, or from the record in the end
+            self._behind = not self._worker.takes(partial(self._attempt, action))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
         if self._run is not None:
             try:
-                if self._step < 0:
-                    self._show_recorded()
-                self._show_file(Path(name).name, path)
+                action()
             except Exception as error:
                 self._give_up(error)
 
-    def finish(self, status: str, summary: Row) -> None:
-        if self._run is not None:
-            started = time.monotonic()
-            try:
-                self._show_recorded()
-                for path in self._record.files:
-                    if path.name not in self._files:
-                        self._show_file(path.name, path)
-                self._run.summary.update(summary | {"status": str(status)})
-                self._run.finish(exit_code=0 if status in ("finished", "diverged") else 1)
-                if self._upload is not None and self.folder is not None:
-                    if not self._upload.running:  # it gave up; the service may be back
-                        self._upload.wait(0)
-                        self._upload = Upload([self.folder])
-                    _tell(self._upload.wait(self._left - (time.monotonic() - started)), [self.folder])
-            except Exception as error:
-                self._give_up(error)
+    def _show_next(self, row: Row) -> None:
+        if self._step < 0:
+            self._show_recorded(before=row["step"])
+        self._show(row)
+
+    def _show_first_file(self, name: str, path: Path) -> None:
+        if self._step < 0:
+            self._show_recorded()
+        self._show_file(name, path)
+
+    def _end(self, status: str, summary: Row, deadline: float) -> None:
+        self._show_recorded()
+        for path in self._record.files:
+            if path.name not in self._files:
+                self._show_file(path.name, path)
+        self._run.summary.update(summary | {"status": str(status)})
+        self._run.finish(exit_code=0 if status in ("finished", "diverged") else 1)
+        if self._upload is not None and self.folder is not None:
+            if not self._upload.running:  # it gave up; the service may be back
+                self._upload.wait(0)
+                self._upload = Upload([self.folder])
+            _tell(self._upload.wait(deadline - time.monotonic()), [self.folder])
 
     def _show_recorded(self, before: float = math.inf) -> None:
         for row in self._record.metrics:
