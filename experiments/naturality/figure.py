@@ -54,7 +54,8 @@ def draw_table(ours: Selection, styles: Styles) -> Any:
             defect = runs.get(f"defect_{kind}", runs["step_size"] * np.nan).median()
             text = "0" if defect == 0 else f"{defect:.0e}"
             if one != "exact":
-                text += f", order {runs.get(f'order_{kind}', runs['step_size'] * np.nan).median():.1f}"
+                order = runs.get(f"order_{kind}", runs["step_size"] * np.nan).median()
+                text += f", order {round(order, 1) + 0:.1f}"  # no minus before a zero
             axes.text(column, line, f"{SIGNS[derived]}  {text}", ha="center", va="center", fontsize=7)
     labels = [textwrap.fill(label, 13) for label in CLASSES.values()]
     axes.set_xticks(range(len(CLASSES)), labels, fontsize=8)
