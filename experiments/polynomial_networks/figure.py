@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
@@ -120,6 +121,7 @@ def draw_fillings(ours: Selection, styles: Styles) -> Any:
             f"output{'s' * (run['outputs'] > 1)}: {len(found)}", fontsize=7,
         )  # fmt: skip
         axes.set(ylim=(0, None), xticks=range(int(run["depth"]) + 1))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelsize=7)
     for axes in panels.flat[len(runs) :]:
         axes.axis("off")
