@@ -128,7 +128,7 @@ def test_a_tracking_option_sets_the_mode_of_its_name(mode: str) -> None:
 
 def test_every_scale_of_the_depth_benchmark_names_its_data_set() -> None:
     found = {scale: settings(f"scale={scale}").data.name for scale in experiment.scales("mlp_depth")}
-    assert found == {"paper": "mnist", "paper20": "mnist", "quick": "digits", "smoke": "digits"}
+    assert found == {"paper": "mnist", "paper20": "mnist", "quick": "digits", "bits": "digits", "smoke": "digits"}
 
 
 def test_the_paper_scale_is_the_published_protocol() -> None:

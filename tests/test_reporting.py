@@ -61,6 +61,17 @@ def test_hyperparameters_that_fewer_runs_have_are_another_arm_that_names_them(tm
     assert set(table["optimizer"]) == {"sgd_momentum"}
 
 
+def test_of_several_sets_of_hyperparameters_none_goes_without_saying_if_none_is_the_commonest(tmp_path: Path) -> None:
+    # An arm without a name of its own would be one of them at random, by the hash of its run.
+    sets = [{"momentum": momentum, "nesterov": False} for momentum in (0.9, 0.5, 0.0)]
+    rows = [{**FINISHED, "optimizer": "sgd_momentum", "hyperparameters": json.dumps(one)} for one in sets]
+    rows = [{**row, "run": str(i)} for i, row in enumerate(rows)]
+    arms = [f"sgd_momentum (momentum={momentum})" for momentum in (0.9, 0.5, 0.0)]
+    assert load(write(tmp_path, rows), "mlp_depth")["arm"].tolist() == arms
+    rows.append({**rows[0], "seed": 1, "run": "again"})
+    assert load(write(tmp_path, rows), "mlp_depth")["arm"].tolist() == ["sgd_momentum", *arms[1:], "sgd_momentum"]
+
+
 def test_what_goes_without_saying_is_decided_in_each_comparison_alone(tmp_path: Path) -> None:
     rows = [{**FINISHED, "optimizer": "sgd_momentum", "hyperparameters": MOMENTUM[0.9], "seed": n} for n in (0, 1)]
     rows.append({**rows[0], "hyperparameters": MOMENTUM[0.5], "comparison": "01234567", "scale": None})
@@ -414,6 +425,6 @@ def test_a_report_names_scales_that_there_are_and_says_what_each_costs(name: str
     assert len({(claim.text, scale) for claim in stated.claims for scale in claim.scales}) == sum(
         len(claim.scales) for claim in stated.claims
     )
-    for scale in experiment.scales(name):
+    for scale in set(experiment.scales(name)) - set(stated.elsewhere):
         drawn = [one.suffix for one in stated.figures if one.scales is None or scale in one.scales]
         assert len(set(drawn)) == len(drawn) > 0

@@ -85,4 +85,5 @@ REPORT = Report(
         "quick": ("make reproduce-cifar-classifier", "about 3 minutes, 2 CPU cores"),
     },
     published={"paper50": OF_FROMAGE},
+    elsewhere=("bits",),  # madam_bits
 )

@@ -293,4 +293,5 @@ REPORT = Report(
         "quick": ("make reproduce-cifar-gan", "about 9 minutes, 2 CPU cores"),
     },
     published={"paper": OF_RERUN},
+    elsewhere=("bits",),  # madam_bits
 )

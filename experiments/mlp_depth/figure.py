@@ -258,4 +258,5 @@ REPORT = Report(
         "quick": ("make reproduce-mlp-depth SEEDS=3", "about 6 minutes, 2 CPU cores"),
     },
     published={"paper20": AFTER[20], "quick": RUNS, "paper": RUNS},
+    elsewhere=("bits",),  # madam_bits
 )

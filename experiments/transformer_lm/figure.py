@@ -161,4 +161,5 @@ REPORT = Report(
         "quick": ("make reproduce-transformer-lm", "about 6 minutes, 2 CPU cores"),
     },
     published={"paper10": OF_FROMAGE, "paper": OF_FROMAGE},
+    elsewhere=("bits",),  # madam_bits
 )

@@ -70,12 +70,12 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
 
     ranks.first(begin)
     if ranks.rank():
-        yield SilentMember(record, settings.schedule, NoTracker())
+        yield SilentMember(record, settings.lr_schedule, NoTracker())
         return
     member = None
     try:
         tracker = open_tracker(record, settings.tracking, settings.machine.results, live=alone)
-        member = Member(record, settings.schedule, tracker)
+        member = Member(record, settings.lr_schedule, tracker)
         yield member
     except BaseException as error:
         if member is not None and member.status is not Status.RUNNING:

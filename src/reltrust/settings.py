@@ -66,6 +66,7 @@ class Optimizer:
     lr: _Lr
     rest: Rest | None = None  # None: all parameters are moved by one
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # the gradients' norm over all parameters is at most this
+    schedule: Annotated[Schedule, Field(discriminator="name")] | None = None  # in the place of the run's
     style: Style = Style()
     players: dict[str, "Optimizer"] = field(default_factory=dict)  # those of a task's players that differ
     hyperparameters: dict[str, Any]
@@ -195,9 +196,14 @@ class Settings:
         Raises:
             SettingsError: the run is an analysis.
         """
-        if self.optimizer is None or self.schedule is None or self.training is None:
+        if self.optimizer is None or self.lr_schedule is None or self.training is None:
             raise SettingsError(f"training=null: experiment={self.experiment} is trained and needs it")
-        return self.optimizer, self.schedule, self.training
+        return self.optimizer, self.lr_schedule, self.training
+
+    @property
+    def lr_schedule(self) -> Schedule | None:
+        """What the learning rate follows: the optimizer's own schedule, or that of all; None: an analysis."""
+        return (self.optimizer and self.optimizer.schedule) or self.schedule
 
     def data_among(self, allowed: Collection[str], kind: str) -> str:
         """The name of the data, which is one of these.
@@ -245,6 +251,8 @@ def parse(config: dict[str, Any]) -> Settings:
     if isinstance(config.get("schedule"), dict):
         # None: a key that another schedule has.
         config["schedule"] = {key: value for key, value in config["schedule"].items() if value is not None}
+        if isinstance(config.get("optimizer"), dict):
+            config["optimizer"]["schedule"] = _own_schedule(config["optimizer"].get("schedule"), config["schedule"])
     task = None
     if "task" in config:
         task = _validate(experiment.load(str(config.get("experiment"))), config["task"], ("task",))
@@ -277,7 +285,8 @@ def parse(config: dict[str, Any]) -> Settings:
         )
     warmup = getattr(schedule, "warmup", 0)
     if warmup >= training.steps:
-        raise SettingsError(f"schedule.warmup={warmup}: must be less than training.steps={training.steps}")
+        key = "optimizer.schedule" if schedule is not settings.schedule else "schedule"
+        raise SettingsError(f"{key}.warmup={warmup}: must be less than training.steps={training.steps}")
     for key in ("log_every", "evaluate_every"):
         value = getattr(training, key)
         if value > training.steps:
@@ -301,13 +310,28 @@ def _optimizer(config: dict[str, Any], prefix: tuple[str, ...]) -> dict[str, Any
     for name, changes in (own.pop("players", None) or {}).items():
         if not isinstance(changes, dict):
             raise SettingsError(f"{'.'.join(prefix)}.players.{name}={changes!r}: must be keys of an optimizer")
-        base = own | ({"rest": None} if "target" in changes else hyperparameters)
+        if "schedule" in changes:
+            raise SettingsError(
+                f"{'.'.join(prefix)}.players.{name}.schedule: players have one schedule, the optimizer's"
+            )
+        base = own | {"schedule": None} | ({"rest": None} if "target" in changes else hyperparameters)
         players[name] = _optimizer(base | changes, (*prefix, "players", name))
         _validate(Optimizer, players[name], (*prefix, "players", name))
     if isinstance(own.get("rest"), dict):
         rest, others = _split(own["rest"], Rest, (*prefix, "rest"))
         own["rest"] = rest | {"hyperparameters": others}
     return own | {"hyperparameters": hyperparameters, "players": players}
+
+
+def _own_schedule(changes: Any, of_all: dict[str, Any]) -> dict[str, Any] | None:
+    """The optimizer's schedule: that of the run with some keys changed, or another one; None if it is the run's."""
+    if changes is None:
+        return None
+    if not isinstance(changes, dict):
+        raise SettingsError(f"optimizer.schedule={changes!r}: must be keys of a schedule")
+    same = changes.get("name", of_all.get("name")) == of_all.get("name")
+    own = (of_all if same else {}) | changes
+    return None if own == of_all else own
 
 
 def _split(config: dict[str, Any], schema: Any, prefix: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

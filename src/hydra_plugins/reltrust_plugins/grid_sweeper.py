@@ -13,6 +13,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.reltrust_plugins.comparing import benchmark_grids, with_others
@@ -115,9 +116,15 @@ class GridSweeper(Sweeper):
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=outcome) for outcome in outcomes]
 
     def settings(self, arguments: list[str]) -> list[tuple[Settings, list[str]]]:
-        """The settings of each run, beside its overrides; raises SettingsError as :meth:`runs`, and for a setting."""
+        """The settings of each run, beside its overrides; raises SettingsError as :meth:`runs`, and for a setting.
+
+        A sweep may name a function, ``check``, that refuses what its figure has no place for.
+        """
         composer = Composer(self._loader, self._config)
-        return [(composer.settings(overrides), overrides) for overrides in self.runs(arguments)]
+        composed = [(composer.settings(overrides), overrides) for overrides in self.runs(arguments)]
+        if "check" in self._sweep:
+            get_method(self._sweep["check"])([settings for settings, _ in composed])
+        return composed
 
     def runs(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of each run of the multirun with these, as a single run would be given them.

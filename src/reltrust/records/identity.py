@@ -29,8 +29,9 @@ def semantic(settings: Settings) -> dict[str, Any]:
     if optimizer := content.get("optimizer"):
         for one in (optimizer, *optimizer["players"].values()):
             del one["style"]
-            if one["rest"] is None:  # as before there was a choice, also for players
-                del one["rest"]
+            for key in ("rest", "schedule"):
+                if one[key] is None:  # as before there was a choice, also for players
+                    del one[key]
     for part, keys in (
         (part, keys) for part, keys in _ADDED.items() if part in content
     ):  # runs recorded before there was a choice keep their ids

@@ -15,7 +15,8 @@ def continue_shorter(record: RunRecord, settings: Settings) -> None:
     Its metrics are then those that it would have written itself: the schedule must not depend on the length, and the
     shorter run's last row must not hold an evaluation that the longer one would not have made.
     """
-    if settings.training is None or settings.schedule is None or settings.schedule.depends_on_length:
+    schedule = settings.lr_schedule
+    if settings.training is None or schedule is None or schedule.depends_on_length:
         return
     if record.status is not None or record.checkpoint_path.exists():
         return

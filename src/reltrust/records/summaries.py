@@ -97,7 +97,7 @@ def _row(record: RunRecord, result: Result) -> dict[str, Any]:
         optimizer, training, last = config["optimizer"] or {}, config["training"] or {}, origin["attempts"][-1]
         # All that is in a run's id and neither an axis nor the seed must tell rows apart.
         variant = {"target": optimizer.get("target"), **optimizer.get("hyperparameters", {})}
-        variant |= {key: optimizer[key] for key in ("rest", "clip_norm", "players") if optimizer.get(key)}
+        variant |= {key: optimizer[key] for key in ("rest", "clip_norm", "schedule", "players") if optimizer.get(key)}
         about = {
             "comparison": origin["comparison"][:8],
             "run": f"{record.path.parent.name}/{record.path.name}",

@@ -58,9 +58,13 @@ class Report:
     """By scale: published runs, in columns of the experiment's table, for the column beside ours."""
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By scale: others whose runs its sweep makes too, as an analysis and a training are never of one scale."""
+    elsewhere: tuple[str, ...] = ()
+    """Scales whose runs are compared by another report, and not by this one."""
 
     def compared(self, scale: str | None = None) -> list[Comparison]:
         """What its figures and claims compare, at this scale or at any; the main comparison first."""
+        if scale in self.elsewhere:
+            return []
         figures = [one for one in self.figures if scale is None or one.is_of(scale)]
         claims = [one for one in self.claims if scale is None or scale in one.scales]
         shown = [comparison for figure in figures for comparison in (figure.comparison, *figure.also)]

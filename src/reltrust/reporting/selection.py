@@ -68,7 +68,7 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     """
     measure, x, tuned = comparison.measure, comparison.x, comparison.tuned or UNTUNED
     table = table.reset_index(drop=True)
-    table = table.assign(**{column: table.get(column, float("nan")) for column in (measure.column, measure.ties)})
+    table = table.assign(**{column: table.get(column, float("nan")) for column in (x, measure.column, measure.ties)})
     value = table[measure.column].where(table["status"] == "finished", measure.diverged)
     if measure.exp:
         with np.errstate(over="ignore"):

@@ -17,7 +17,8 @@ def load(
     """The table with the column ``arm``: the optimizer, one with several sets of hyperparameters as several of them.
 
     In each comparison the hyperparameters that most runs of an optimizer have go without saying; others are named, as
-    in ``sgd_momentum (momentum=0.5)``. ``scale`` is the name of the protocol, or the comparison's id.
+    in ``sgd_momentum (momentum=0.5)``. Of three sets or more of which none is the commonest, each is named.
+    ``scale`` is the name of the protocol, or the comparison's id.
 
     Args:
         compared: what the rows of a scale must be fit for.
@@ -40,7 +41,10 @@ def load(
         table[column] = known.where(known.notna(), usual)
     table["arm"] = table["optimizer"]
     for (_, name), runs in table.groupby(["comparison", "optimizer"]):
-        usual = json.loads(runs["hyperparameters"].value_counts(sort=True).index[0])
+        counts = runs["hyperparameters"].value_counts(sort=True)
+        usual = json.loads(counts.index[0])
+        if len(counts) > 2 and counts.iloc[0] == counts.iloc[1]:  # what they share
+            usual = {k: v for k, v in usual.items() if all(json.loads(text).get(k) == v for text in counts.index)}
         for text, variant in runs.groupby("hyperparameters"):
             own = json.loads(str(text))
             differing = {key: own.get(key) for key in {**usual, **own} if usual.get(key) != own.get(key)}
