@@ -101,6 +101,7 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/grouped_convolutions.py
 	"$(PY)" benchmarks/theory.py
 	"$(PY)" benchmarks/mlp_curvature.py
+	"$(PY)" benchmarks/nystrom.py
 	"$(PY)" benchmarks/reporting.py
 
 .PHONY: help setup figures report status test test-clusters faults lint format lock wheel api benchmark

@@ -10,7 +10,7 @@ from reltrust.data.sizes import TOKENS
 from reltrust.errors import DataError
 from reltrust.metrics import features
 
-SETS = ["mnist", "cifar10", "cifar100", "wikitext2"]
+SETS = ["mnist", "cifar10", "cifar100", "svhn", "wikitext2"]
 
 
 def main() -> None:

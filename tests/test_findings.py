@@ -1,5 +1,6 @@
 """The README's table: a row for each published finding, at the strongest scale that bears a verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -88,6 +89,19 @@ def test_claims_of_one_finding_stand_below_each_other_with_their_labels_unless_t
     judgements = tuple(Judgement(one.text, "abstract", ours, GOOD) for one, ours in zip(claims, "12", strict=True))
     one = Finding("it works", "quick", claims, judgements)
     assert (one.published, one.ours) == ("abstract", "Adam: 1<br>SGD: 2")
+
+
+def test_a_scale_is_judged_with_its_parts_where_it_has_claims_of_the_finding_itself() -> None:
+    both = replace(stated(claim("a", "paper"), claim("b", "quick")), parts={"paper": ("quick",)})
+    assert said(both, paper=[GOOD], paper20=[], quick=[BAD]) == [
+        ("it works", "paper", "**partly** (1 of 2 reproduced)")
+    ]
+    assert said(both, paper=[NONE], paper20=[], quick=[GOOD]) == [("it works", "quick", "**reproduced**")]
+    other = claim("b", "quick", finding="another")
+    apart = replace(stated(claim("a", "paper"), other), parts={"paper": ("quick",)})
+    assert said(apart, paper=[GOOD], paper20=[], quick=[BAD]) == [
+        ("it works", "paper", "**reproduced**"), ("another", "quick", "**not reproduced**"),
+    ]  # fmt: skip
 
 
 def test_a_claim_without_a_finding_is_in_no_row() -> None:

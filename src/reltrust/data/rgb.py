@@ -17,8 +17,8 @@ from reltrust.errors import DataError, first_line
 PIXELS = 32
 CPU = torch.device("cpu")
 
-# Of the images of train, then of test as bytes (n, 32, 32, 3), then of the labels as bytes. CIFAR-100's files are
-# checked by torchvision, and photographs by those who install their packages.
+# Of the images of train, then of test as bytes (n, 32, 32, 3), then of the labels as bytes. CIFAR-100's and SVHN's
+# files are checked by torchvision, and photographs by those who install their packages.
 SHA256 = {"cifar10": "795f1793d7b8f8883c578442a02455d2469d49685325e98ea0621b15f4a88d69"}
 
 
@@ -164,6 +164,31 @@ def _from_torchvision(name: str, root: str) -> tuple[str, Raw, Raw]:
     return str(folder), (train.data, np.asarray(train.targets)), (test.data, np.asarray(test.targets))
 
 
+# --- SVHN ------------------------------------------------------------------------------------------------------------
+
+
+def _svhn(root: str) -> tuple[str, Raw, Raw]:
+    """The cropped digits, without the extra training images; torchvision checks the files' checksums."""
+    from torchvision.datasets import SVHN
+    from torchvision.datasets.utils import check_integrity
+
+    try:
+        with no_trace_of_failure(root):
+            train, test = (SVHN(root, split=split, download=True) for split in ("train", "test"))
+    except Exception as error:  # whatever the network or a damaged file raises
+        there = [(Path(root, file), md5) for _, file, md5 in (SVHN.split_list[split] for split in ("train", "test"))]
+        if damaged := [path for path, md5 in there if path.exists() and not check_integrity(str(path), md5)]:
+            raise DataError(f"{damaged[0]}: damaged, delete it to download it anew") from None
+        raise DataError(
+            f"SVHN's {there[0][0].name} and {there[1][0].name} are not in {root} and could not be downloaded "
+            f"({type(error).__name__}: {first_line(error).rstrip(' :')}); where there is a network run "
+            f"`python scripts/prefetch_data.py svhn --data {root}`, or take data=photographs, which come inside "
+            f"packages"
+        ) from None
+    parts = [(np.ascontiguousarray(part.data.transpose(0, 2, 3, 1)), part.labels) for part in (train, test)]
+    return str(root), parts[0], parts[1]
+
+
 # --- photographs -----------------------------------------------------------------------------------------------------
 
 SHORT_SIDE, HELD_OUT = 96, 36  # pixels: of a photograph, and of the strip at its end that is held out
@@ -206,4 +231,5 @@ _LOADERS: dict[str, Callable[[str], tuple[str, Raw, Raw]]] = {
     "cifar10": _cifar10,
     "cifar100": _cifar100,
     "photographs": _photographs,
+    "svhn": _svhn,
 }

@@ -58,7 +58,8 @@ def findings(report: Report, judged: Mapping[str, Sequence[Judgement]]) -> list[
     """Each finding of an experiment once, in the order of its claims.
 
     At the strongest scale (the first in ``report.cost``) of which every claim was judged; else at the strongest of
-    which any was; else, as not run, at the last, which costs least.
+    which any was; else, as not run, at the last, which costs least. Where a scale and its ``report.parts`` both have
+    claims of the finding, they are judged together.
 
     Args:
         judged: by scale, a judgement on every claim of the scale, in the order of ``report.claims``.
@@ -66,10 +67,16 @@ def findings(report: Report, judged: Mapping[str, Sequence[Judgement]]) -> list[
     found = []
     for text in dict.fromkeys(claim.finding for claim in report.claims if claim.finding):
         at_scales = []
-        for scale in report.cost:
-            pairs = zip(report.claims_of(scale), judged[scale], strict=True)
-            if own := [pair for pair in pairs if pair[0].finding == text]:
-                claims, judgements = zip(*own, strict=True)
+        own = {
+            scale: [
+                pair for pair in zip(report.claims_of(scale), judged[scale], strict=True) if pair[0].finding == text
+            ]
+            for scale in report.cost
+        }
+        for scale, pairs in own.items():
+            if pairs:
+                of_parts = [pair for part in report.parts.get(scale, ()) for pair in own.get(part, [])]
+                claims, judgements = zip(*pairs, *of_parts, strict=True)
                 at_scales.append(Finding(text, scale, claims, judgements))
         run = [{one.verdict is not Verdict.NOT_RUN for one in finding.judgements} for finding in at_scales]
         places = [place for place, said in enumerate(run) if said == {True}]
