@@ -72,6 +72,9 @@ test-clusters: setup ## SLURM's (where scripts/local_slurm.sh has started one) a
 faults: setup ## kill, stop, starve and damage sweeps, and print what was lost (FULL=1: many more times)
 	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
 
+gpu-check: setup ## on a machine with a GPU: tests, kernels, packs and the large model, and what to commit (docs/gpu.md)
+	@"$(PY)" scripts/gpu_check.py $(ARGS)
+
 lint: setup ## format, lint and types, as CI checks them
 	@$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -104,4 +107,4 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/nystrom.py
 	"$(PY)" benchmarks/reporting.py
 
-.PHONY: help setup figures report status test test-clusters faults lint format lock wheel api benchmark
+.PHONY: help setup figures report status test test-clusters faults gpu-check lint format lock wheel api benchmark

@@ -254,7 +254,7 @@ def test_a_grid_has_classes_in_rows() -> None:
     assert grid[0, ::32, ::32].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "words", ["machine.compile=true", "trainer.precision=bf16", "machine.compile=true trainer.precision=bf16"]
 )

@@ -294,7 +294,7 @@ def test_a_run_learns_and_writes_a_sample_at_each_evaluation(small: Resolve) -> 
     assert "<unk>" not in written
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_on_a_gpu_the_losses_are_those_of_the_cpu(small: Resolve, compiled: bool) -> None:
     """Also with the model replayed as CUDA graphs, as benchmarks/transformer_lm.py --device cuda --compile times it."""

@@ -799,7 +799,7 @@ def test_a_step_waits_for_nothing_and_copies_nothing_from_the_cpu_as_a_graph_of_
         assert watch.seen == []
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_captured_pack_measures_what_an_uncaptured_one_does(settings: Resolve) -> None:
     chosen = [settings("training.log_every=60", *words) for words in MIXED]
     keys = [repr(one.optimizer) for one in chosen]

@@ -22,6 +22,7 @@ from reltrust.records.identity import run_id
 from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.training.program import Program
+from reltrust.training.sharing import Sharing
 from runs import program_of, record_of, run
 
 Resolve = Callable[..., Settings]
@@ -113,7 +114,7 @@ def on_two_ranks(*runs: tuple[Settings, int | None]) -> tuple[list[str], list[st
     processes = [context.Process(target=as_rank, args=(rank, ports, runs, answers)) for rank in range(2)]
     for process in processes:
         process.start()
-    given = [answers.get(timeout=240) for _ in range(2 * len(runs))]
+    given = [answers.get(timeout=1200) for _ in range(2 * len(runs))]
     for process in processes:
         process.join(60)
     of_rank = [[answer for rank, answer in given if rank == wanted] for wanted in range(2)]
@@ -180,7 +181,7 @@ def test_without_torchrun_there_is_one_rank_whatever_the_environment_says(
 
 def test_a_share_of_a_rank_is_a_part_of_the_batch(settings: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reltrust.training.ranks.count", lambda: 2)
-    monkeypatch.setattr("reltrust.training.ranks.broadcast", lambda tensors: None)
+    monkeypatch.setattr("reltrust.training.sharing.share", lambda task, device, shard: Sharing(task))
     assert program_of(toy(settings, "trainer.accumulate=4")).task.parts == 8  # type: ignore[attr-defined]
     with pytest.raises(SettingsError, match="times the 2 ranks"):
         program_of(toy(settings, "trainer.accumulate=16"))

@@ -21,7 +21,7 @@ from runs import ROOT
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("extending", "protocol", "licences")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("extending", "gpu", "protocol", "licences")),
     *sorted(ROOT.glob("experiments/*/README.md")),
 ]
 TEXT = "\n".join(page.read_text() for page in PAGES)

@@ -19,8 +19,9 @@ from reltrust import data
 from reltrust.errors import SettingsError, first_line
 from reltrust.experiment import Analysis, Task
 from reltrust.optim.compiling import compiler_options
+from reltrust.optim.shards import is_sharded
 from reltrust.settings import Optimizer, Rest, Settings
-from reltrust.training import ranks
+from reltrust.training import ranks, sharing
 from reltrust.training.joint import JointOptimizer, set_mode
 from reltrust.training.program import Program
 
@@ -83,11 +84,14 @@ def program(settings: Settings, device: torch.device) -> Program:
     names = [player.name for player in task.players]
     if unknown := sorted(set(general.players) - set(names)):
         raise SettingsError(f"optimizer.players.{unknown[0]}: no player of this task, which has {', '.join(names)}")
+    if settings.machine.recompute:
+        sharing.recompute(task)
+    shared = sharing.share(task, device, shard=settings.machine.shard)
     embeddings = [
         p for m in task.module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) for p in m.parameters()
     ]
     chosen, optimizers = [general.players.get(name, general) for name in names], []
-    for own, player in zip(chosen, task.players, strict=True):
+    for own, player in zip(chosen, shared.players, strict=True):
         key = f"optimizer.players.{player.name}" if player.name in general.players else "optimizer"
         optimizers.append(optimizer(own, player.params, device, key=key, embeddings=embeddings))
     clip_norms = [own.clip_norm for own in chosen]
@@ -95,7 +99,7 @@ def program(settings: Settings, device: torch.device) -> Program:
         compile_modules(task.module, device)
     if ranks.rank():  # the weights have been drawn; dropout is each rank's own
         ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
-    return Program(task, optimizers, training.log_every, settings.trainer, clip_norms)
+    return Program(task, optimizers, training.log_every, settings.trainer, clip_norms, shared)
 
 
 def compile_modules(module: nn.Module, device: torch.device) -> None:
@@ -161,6 +165,7 @@ def _optimizer(
     arguments: dict[str, Any] = {"lr": chosen.lr, **given}
     fused = chosen.target.startswith("torch.optim.") and "fused" in inspect.signature(target).parameters
     otherwise = "fused" in given or given.get("foreach") is not None or given.get("differentiable")
+    otherwise = otherwise or any(is_sharded(p) for p in params)  # of which SGD's fused form knows nothing
     if fused and not otherwise and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
     failed = ""
@@ -171,7 +176,10 @@ def _optimizer(
         # What only a step refuses is refused here too, by one on throw-away parameters, one of each shape.
         failed = "a step without a closure, on dense gradients without a graph, fails: "
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            tried = [torch.rand_like(p, requires_grad=True) for p in {p.shape: p for p in params}.values()]
+            tried = [
+                torch.rand(p.shape, dtype=p.dtype, device=p.device, requires_grad=True)
+                for p in {p.shape: p for p in params}.values()
+            ]
             trial = target(tried, **arguments)
             set_mode([trial], "train")
             for p in tried:

@@ -83,7 +83,12 @@ class Measured(NamedTuple):
 
 
 class Task(Protocol):
-    """What is trained, and on what. It knows models, data and losses; no optimizer and no key of a config."""
+    """What is trained, and on what. It knows models, data and losses; no optimizer and no key of a config.
+
+    One with an attribute ``blocks``, modules that make up most of ``module`` and are called one after another, can be
+    computed with less memory: what is within a block is computed again (``machine.recompute``), and of several
+    processes each keeps a share of a block's parameters and gathers the rest while it is needed (``machine.shard``).
+    """
 
     module: nn.Module
     """Holds all that a checkpoint has to, besides the optimizers."""

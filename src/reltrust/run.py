@@ -66,7 +66,7 @@ def life(planned: PlannedRun, device: torch.device, *, members: int = 1) -> Iter
 
     def begin() -> None:
         continue_shorter(record, settings)
-        record.begin(settings, str(device), members=members)
+        record.begin(settings, str(device), members=members, processes=ranks.count())
 
     ranks.first(begin)
     if ranks.rank():

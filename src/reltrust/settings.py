@@ -104,6 +104,8 @@ class Machine:
     checkpoint_minutes: Seconds
     progress: bool
     compile: bool = False  # of what trains alone: the modules, by torch.compile
+    shard: bool = False  # of several processes each holds a share of the parameters and of what belongs to them
+    recompute: bool = False  # of what trains alone: blocks are computed again in the backward pass, and not kept
     keep: Literal["nothing", "weights", "checkpoint"] = "nothing"  # of a finished training, besides its record
 
 
@@ -283,6 +285,8 @@ def parse(config: dict[str, Any]) -> Settings:
         raise SettingsError(
             f"trainer.accumulate={settings.trainer.accumulate}: must divide training.batch_size={training.batch_size}"
         )
+    if settings.machine.shard and settings.machine.compile:
+        raise SettingsError("machine.shard=true with machine.compile=true: one of the two, they do not go together")
     warmup = getattr(schedule, "warmup", 0)
     if warmup >= training.steps:
         key = "optimizer.schedule" if schedule is not settings.schedule else "schedule"

@@ -37,7 +37,6 @@ EACH_COMPLEX = each(kind for kind in KINDS if kind.supports_complex)
 DIFFERENTIABLE = ("fromage", "fromage_p_bound", "madam", "novograd_averaging", "signsgd")  # one of each rule
 EACH_DIFFERENTIABLE = each(kind for kind in KINDS if kind.name in DIFFERENTIABLE)
 LOW_PRECISION = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 COMPILES = pytest.mark.xdist_group("compile")  # in one process, as each would load the compiler
 
 
@@ -669,7 +668,7 @@ def give_cuda_gradients(params: list[nn.Parameter], step: int) -> None:
 CUDA_PATHS = pytest.mark.parametrize("path", [{}, {"foreach": False}, {"fused": True}], ids=str)
 
 
-@ON_CUDA
+@pytest.mark.gpu
 @COMPILES
 @CUDA_PATHS
 @pytest.mark.parametrize("in_a_tensor", [False, True], ids=["number", "tensor"])
@@ -690,7 +689,7 @@ def test_a_step_never_waits_for_the_device(make: Kind, in_a_tensor: bool, path: 
     assert all(p.isfinite().all() for p in params)
 
 
-@ON_CUDA
+@pytest.mark.gpu
 @COMPILES
 @CUDA_PATHS
 @EACH_RULE

@@ -98,7 +98,6 @@ def test_the_kernels_compile_for_a_gpu() -> None:
     assert run(COMPILED) == "compiled"
 
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 KERNELS: list[tuple[Any, dict[str, Any]]] = [
     (Fromage, {"lr": 0.02}),
     (Fromage, {"lr": 0.02, "p_bound": 1.0}),
@@ -120,7 +119,7 @@ def trajectory(optimizer: Any, dtype: torch.dtype, steps: int = 100, **arguments
     return [p.detach() for p in params]
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("optimizer", "arguments"), KERNELS)
 def test_the_kernels_follow_the_loop_for_100_steps_on_a_gpu(
@@ -131,7 +130,7 @@ def test_the_kernels_follow_the_loop_for_100_steps_on_a_gpu(
         torch.testing.assert_close(got, expected, rtol=2e-2 if dtype == torch.bfloat16 else 2e-5, atol=1e-5)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("optimizer", "arguments"), KERNELS)
 def test_the_kernels_run_in_a_cuda_graph_that_follows_a_tensor_lr(optimizer: Any, arguments: dict[str, Any]) -> None:
     def setup() -> tuple[list[torch.Tensor], torch.Tensor, Any]:
@@ -158,7 +157,7 @@ def test_the_kernels_run_in_a_cuda_graph_that_follows_a_tensor_lr(optimizer: Any
         torch.testing.assert_close(x, y)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("optimizer", "arguments"), KERNELS)
 def test_the_number_of_launches_does_not_grow_with_the_number_of_tensors(
     optimizer: Any, arguments: dict[str, Any]

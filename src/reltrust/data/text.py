@@ -17,6 +17,8 @@ from reltrust.errors import DataError, first_line
 PARTS = ("train", "valid", "test")
 UNKNOWN, END = "<unk>", "<eos>"
 CPU = torch.device("cpu")
+RARE_ARE_UNKNOWN = ("wikipedia",)  # WikiText-2 comes with its <unk>
+Parts = Mapping[str, list[list[str]]]  # of each part the words of its lines
 
 # Of the tokens of train, valid and test as int32, then of the words, one a line.
 SHA256: dict[str, str] = {
@@ -77,21 +79,36 @@ def load(name: str, root: str | Path, device: torch.device = CPU) -> TextData:
 def _load(name: str, root: str, device: torch.device) -> TextData:
     if device != CPU:
         return _load(name, root, CPU).to(device)
-    where, data = _LOADERS[name](root)
+    return _checked(name, root)[1]
+
+
+def _checked(name: str, root: str) -> tuple[Parts, TextData]:
+    """The text as words and as tokens, which have its checksum."""
+    where, parts = _LOADERS[name](root)
+    data = encode(with_unknown(parts) if name in RARE_ARE_UNKNOWN else parts)
     if data.sha256 != SHA256[name]:
         raise DataError(f"{where}: not the text that data={name} means (its tokens or its vocabulary are others)")
-    return data
+    return parts, data
+
+
+def lines(name: str, root: str | Path) -> Parts:
+    """The words of each line of ``train``, ``valid`` and ``test``, rare ones as they are, where the source has them.
+
+    Raises:
+        DataError: as :func:`load`.
+    """
+    return _checked(name, str(root))[0]
 
 
 # --- WikiText-2 ------------------------------------------------------------------------------------------------------
 
 
-def _wikitext2(root: str) -> tuple[str, TextData]:
+def _wikitext2(root: str) -> tuple[str, Parts]:
     """Words as they stand between spaces, <unk> for the rare ones included."""
     folder = Path(root, "wikitext-2")
     if not all((folder / f"{part}.txt").exists() for part in PARTS):
         _download_wikitext2(folder)
-    return str(folder), encode({part: read_lines(folder / f"{part}.txt") for part in PARTS})
+    return str(folder), {part: read_lines(folder / f"{part}.txt") for part in PARTS}
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -138,7 +155,7 @@ _MARKUP = re.compile(r"'{2,}|\[\[|\]\]|\{\{|\}\}|<[^>]*>|^[*#:;|!]+")
 SEEN_AT_LEAST = 3  # as in WikiText: rarer words are <unk>
 
 
-def _wikipedia(root: str) -> tuple[str, TextData]:
+def _wikipedia(root: str) -> tuple[str, Parts]:
     """The articles in gensim's sample, of each ten one to validate and one to test on."""
     try:
         from gensim.corpora.wikicorpus import extract_pages, filter_wiki
@@ -156,7 +173,7 @@ def _wikipedia(root: str) -> tuple[str, TextData]:
     parts: dict[str, list[list[str]]] = {part: [] for part in PARTS}
     for i, lines in enumerate(articles):
         parts[{8: "valid", 9: "test"}.get(i % 10, "train")] += lines
-    return path, encode(with_unknown(parts))
+    return path, parts
 
 
 def words(line: str) -> list[str]:
@@ -165,7 +182,7 @@ def words(line: str) -> list[str]:
     return found if any(word[0].isalnum() for word in found) else []
 
 
-def with_unknown(parts: Mapping[str, list[list[str]]]) -> dict[str, list[list[str]]]:
+def with_unknown(parts: Parts) -> Parts:
     """``<unk>`` in place of words that occur in ``train`` fewer than ``SEEN_AT_LEAST`` times."""
     counts = Counter(word for line in parts["train"] for word in line)
     return {
@@ -174,4 +191,4 @@ def with_unknown(parts: Mapping[str, list[list[str]]]) -> dict[str, list[list[st
     }
 
 
-_LOADERS: dict[str, Callable[[str], tuple[str, TextData]]] = {"wikitext2": _wikitext2, "wikipedia": _wikipedia}
+_LOADERS: dict[str, Callable[[str], tuple[str, Parts]]] = {"wikitext2": _wikitext2, "wikipedia": _wikipedia}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from reltrust.optim._blocks import OTHER_SIZES, SIZES
 from reltrust.optim._norms import computing_dtype
-from reltrust.optim._shards import is_plain
 from reltrust.optim.compiling import compiler_options
+from reltrust.optim.shards import is_plain
 
 Rule = Callable[..., None]
 

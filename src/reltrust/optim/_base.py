@@ -14,8 +14,8 @@ from reltrust.optim._blocks import gather
 from reltrust.optim._norms import computing_dtype
 from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
-from reltrust.optim._shards import is_plain, is_sharded, sharded_alike
 from reltrust.optim._stacked import Group, by_row, check_shapes, check_stacks, each_member
+from reltrust.optim.shards import is_plain, is_sharded, sharded_alike
 
 Pairs = list[tuple[Tensor, Tensor]]
 

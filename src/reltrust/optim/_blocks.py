@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reltrust.optim._shards import is_plain, is_sharded, local
+from reltrust.optim.shards import is_plain, is_sharded, local
 
 # Tensors of at most the first number of elements are stacked with others of their shape, up to the second number in
 # all; larger ones are updated by slices of the second number. A CPU's slices stay in its cache, temporaries included;

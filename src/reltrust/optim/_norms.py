@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reltrust.optim._shards import is_plain, is_sharded
+from reltrust.optim.shards import is_plain, is_sharded
 
 # Norms in float32 between these two bounds have lost nothing to the under- or overflow of squares.
 _SAFE_NORMS = (1e-15, 1e15)

@@ -9,8 +9,8 @@ from torch import Tensor
 from reltrust.optim._apply import Rule, apply, is_by_row
 from reltrust.optim._blocks import Block, join, scatter
 from reltrust.optim._norms import computing_dtype, norms, wide_dtype
-from reltrust.optim._shards import like_shards, local
 from reltrust.optim._stacked import Group
+from reltrust.optim.shards import like_shards, local
 
 
 class Rows:

@@ -9,7 +9,7 @@ from torch import Tensor
 from reltrust.optim._blocks import Block
 from reltrust.optim._norms import wide
 from reltrust.optim._require import require
-from reltrust.optim._shards import is_sharded
+from reltrust.optim.shards import is_sharded
 
 Group = dict[str, Any]
 

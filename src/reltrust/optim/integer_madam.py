@@ -12,9 +12,9 @@ from reltrust.optim._base import RuleOptimizer, signed_lr
 from reltrust.optim._norms import computing_dtype
 from reltrust.optim._require import require
 from reltrust.optim._rows import Rows
-from reltrust.optim._shards import is_sharded, whole
 from reltrust.optim._stacked import Group
 from reltrust.optim.madam import check_madam, init_madam, madam_settings, normalised_gradient
+from reltrust.optim.shards import is_sharded, whole
 
 _INITS = ("quantize", "random")
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from reltrust.optim._norms import computing_dtype, wide
 from reltrust.optim._require import require
-from reltrust.optim._shards import is_plain, whole
+from reltrust.optim.shards import is_plain, whole
 
 MAX_LEVELS = 2**16
 

@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
 ``checkpoint.pt`` lies beside the run's ``metrics.jsonl`` and knows which rows were there when it was written. The one
-before it is kept as ``checkpoint.previous.pt``.
+before it is kept as ``checkpoint.previous.pt``. Tensors of which several processes each hold a share are in a folder
+beside it (:mod:`~reltrust.records.sharded`), whose files' checksums it has; ``load`` returns them whole.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from torch.utils._pytree import tree_map
 
 from reltrust.errors import DamagedError, first_line
 from reltrust.optim import lns
-from reltrust.records.files import write_atomically
+from reltrust.records import sharded
+from reltrust.records.files import sha256, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +50,14 @@ def check_loadable(state: dict[str, Any]) -> None:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes the state and the random number generators' states, or leaves the earlier checkpoint as it was.
 
+    Where tensors are shared by several processes this is the first of them; the others call :func:`save_share`.
+
     Raises:
         StateError: as :func:`check_loadable`.
     """
+    state, shared = sharded.taken_out(state)
     check_loadable(state)
+    beside = sharded.write(path, state["step"], shared) if shared else None
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     kind, keys, *rest = np.random.get_state()  # in numbers and tensors, which are all that is loaded
     generators = {"cpu": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
@@ -60,16 +66,32 @@ def save(path: Path, state: dict[str, Any]) -> None:
         "state": state,
         "rng": generators | {"numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest)},
         "rows": {"bytes": size, "sha256": digest},
+        **({"shared": beside} if beside else {}),
     }
 
     def write(file: IO[bytes]) -> None:
         torch.save(content, file)
         size = file.tell()
         file.seek(0)
-        digest = _sha256(file, size)
+        digest = sha256(file, size)
         file.write(_MARK + digest.encode())
 
     write_atomically(path, write, keep=previous(path))
+    if sharded.there(path):
+        kept = [one.get("shared", {}).get("folder") for one in map(_content, (path, previous(path))) if one]
+        sharded.remove_but(path, kept)
+
+
+def save_share(path: Path, state: dict[str, Any]) -> None:
+    """What a process that is not the first does when all save: it writes its share of the tensors that have shares.
+
+    Raises:
+        StateError: as :func:`check_loadable`.
+    """
+    state, shared = sharded.taken_out(state)
+    check_loadable(state)
+    if shared:
+        sharded.write(path, state["step"], shared)
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -84,6 +106,8 @@ def load(path: Path) -> dict[str, Any] | None:
         log.warning("%s; going on from %s", damages[0], place)
     if content is None:
         return None
+    if beside := content.get("shared"):
+        content["state"] = sharded.put_back(content["state"], path, beside)
     torch.set_rng_state(content["rng"]["cpu"])
     if "python" in content["rng"]:  # checkpoints from before these were kept go on too
         random.setstate(content["rng"]["python"])
@@ -144,7 +168,7 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
             file.seek(max(0, size))
             mark, digest = file.read(len(_MARK)), file.read()
             file.seek(0)
-            if mark == _MARK and digest != _sha256(file, size).encode():
+            if mark == _MARK and digest != sha256(file, size).encode():
                 raise DamagedError(f"{path}: damaged: its checksum is another")
     except OSError as error:
         raise DamagedError(f"{path}: damaged: {error.strerror}") from None
@@ -154,18 +178,20 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
         if mark == _MARK or isinstance(error, MemoryError):
             raise
         raise DamagedError(f"{path}: damaged: {first_line(error)}") from None  # cut off, or from before there were sums
+    if beside := content.get("shared"):
+        sharded.check(path, beside)
     if (rows := content.get("rows")) and _rows(path, rows["bytes"]) != (rows["bytes"], rows["sha256"]):
         raise DamagedError(f"{path.with_name('metrics.jsonl')}: lacks rows that {path.name} was written after")
     return content
 
 
-def _sha256(file: IO[bytes], size: int) -> str:
-    """Of the next ``size`` bytes."""
-    found = hashlib.sha256()
-    while size > 0 and (chunk := file.read(min(size, 1 << 20))):
-        found.update(chunk)
-        size -= len(chunk)
-    return found.hexdigest()
+def _content(path: Path) -> dict[str, Any] | None:
+    """Of a checkpoint that this process has written; None if there is none, or it cannot be read."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # whatever a damaged one raises: it is read again before a run goes on from it
+        return None
+    return content
 
 
 def _rows(path: Path, size: int = -1) -> tuple[int, str]:

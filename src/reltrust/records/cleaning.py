@@ -15,7 +15,8 @@ def spent_checkpoints(results: str | Path) -> dict[Path, int]:
         with suppress(RecordError):
             status = record.status
             if status is not None and status.is_result:
-                spent |= {path: path.stat().st_size for path in sorted(record.path.glob("checkpoint*.pt"))}
+                paths = sorted([*record.path.glob("checkpoint*.pt"), *record.path.glob("checkpoint-*.shards/*")])
+                spent |= {path: path.stat().st_size for path in paths}
     return spent
 
 
@@ -23,3 +24,5 @@ def remove(paths: Iterable[Path]) -> None:
     """Removes files, whether or not somebody else has done so."""
     for path in paths:
         path.unlink(missing_ok=True)
+        if path.parent.suffix == ".shards" and not any(path.parent.glob("*")):
+            path.parent.rmdir()

@@ -1,7 +1,9 @@
 """Files that are either wholly there or not there at all."""
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +71,32 @@ def remove_scraps(folder: Path, *, older_than_seconds: float = 0.0) -> None:
         with suppress(OSError):
             if time.time() - scrap.stat().st_mtime >= older_than_seconds:
                 scrap.unlink()
+
+
+def shards_of(checkpoint: Path) -> list[Path]:
+    """The folders of shared tensors beside the checkpoint ``checkpoint.pt``, the last written one last."""
+    return sorted(checkpoint.parent.glob(f"{checkpoint.stem}-*.shards"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def remove_checkpoints(folder: Path, *, keep: Path | None = None) -> None:
+    """Removes all checkpoints of a run's folder but ``keep``, the last one, and what belongs to it."""
+    others = [path for path in folder.glob("checkpoint*.pt") if path != keep]
+    # Those that belong to a checkpoint are written just before it, and after the one before it.
+    before = max((path.stat().st_mtime_ns for path in others), default=0)
+    for path in shards_of(folder / "checkpoint.pt"):
+        if keep is None or path.stat().st_mtime_ns <= before:
+            shutil.rmtree(path)
+    for path in others:
+        path.unlink()
+
+
+def sha256(file: IO[bytes], size: int) -> str:
+    """Of the next ``size`` bytes."""
+    found = hashlib.sha256()
+    while size > 0 and (chunk := file.read(min(size, 1 << 20))):
+        found.update(chunk)
+        size -= len(chunk)
+    return found.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 import shutil
 
 from reltrust.errors import BusyError, RecordError
-from reltrust.records.files import write_atomically, write_json
+from reltrust.records.files import shards_of, write_atomically, write_json
 from reltrust.records.identity import any_length_id, comparison_id, run_id
 from reltrust.records.store import RunRecord, Status
 from reltrust.settings import Settings
@@ -53,6 +53,8 @@ def _copy(found: RunRecord, steps: int, record: RunRecord, settings: Settings) -
     ids = {"id": run_id(settings), "comparison": comparison_id(settings), "protocol": settings.task.protocol}
     beginning = {"run": f"{found.path.parent.name}/{found.path.name}", "steps": steps}
     write_json(record.path / "provenance.json", {**ids, "begun_from": beginning, "attempts": []})
+    for shards in shards_of(found.checkpoint_path):
+        shutil.copytree(shards, record.path / shards.name, dirs_exist_ok=True)
     for name in ("metrics.jsonl", found.checkpoint_path.name):  # the checkpoint last: what it goes on from is there
         with (found.path / name).open("rb") as source:
             write_atomically(record.path / name, lambda file, source=source: shutil.copyfileobj(source, file))  # type: ignore[misc]

@@ -1,8 +1,9 @@
 """The store of runs: ``results/runs``.
 
 A run's directory holds ``config.yaml`` (resolved settings), ``provenance.json``, ``status.json``, ``metrics.jsonl``,
-at its end ``summary.json``, and until then perhaps ``checkpoint.pt``. It is named for the run's settings, so a repeated
-job finds it and either has nothing to do or goes on from the checkpoint.
+at its end ``summary.json``, and until then perhaps ``checkpoint.pt``, of several processes that share parameters with a
+folder ``checkpoint-*.shards``. It is named for the run's settings, so a repeated job finds it and either has nothing to
+do or goes on from the checkpoint.
 """
 
 import itertools
@@ -25,6 +26,7 @@ from reltrust.records import provenance
 from reltrust.records.files import (
     read_json,
     read_json_lines,
+    remove_checkpoints,
     remove_scraps,
     write_atomically,
     write_json,
@@ -253,8 +255,12 @@ class RunRecord:
 
     # --- writing ---
 
-    def begin(self, settings: Settings, device: str, members: int = 1) -> None:
-        """Takes the run for this process and marks it running; ``members`` runs make their steps together.
+    def begin(self, settings: Settings, device: str, members: int = 1, processes: int = 1) -> None:
+        """Takes the run for this process and marks it running.
+
+        Args:
+            members: how many runs make their steps together.
+            processes: how many compute this one.
 
         Raises:
             SettingsError: there can be no such directory.
@@ -283,7 +289,7 @@ class RunRecord:
             remove_scraps(self.path)
             config = asdict(settings)
             write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-            attempts.append(provenance.attempt(device) | {"members": members})
+            attempts.append(provenance.attempt(device) | {"members": members, "processes": processes})
             origin = {**earlier, "format": FORMAT, "id": identity, "comparison": comparison_id(settings)}
             origin |= {"any_length": any_length_id(settings), "protocol": settings.task.protocol}
             write_json(self.path / "provenance.json", origin | {"attempts": attempts, "config": config})
@@ -359,9 +365,7 @@ class RunRecord:
             write_json(self.path / "provenance.json", record)
             self._set_status(status, **details)
             if status.is_result:
-                for path in self.path.glob("checkpoint*.pt"):
-                    if not (keep_checkpoint and path == self.checkpoint_path):
-                        path.unlink()
+                remove_checkpoints(self.path, keep=self.checkpoint_path if keep_checkpoint else None)
         finally:
             self.lease.release()
 

@@ -12,9 +12,11 @@ from torch.optim import Optimizer
 
 from reltrust.experiment import Measured, Task
 from reltrust.optim import lns
+from reltrust.optim.shards import whole
 from reltrust.settings import Trainer
 from reltrust.training import ranks
 from reltrust.training.joint import set_mode
+from reltrust.training.sharing import Sharing, like, share_of_state
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ class Program:
     """One run: its players' updates in their order, each by an optimizer of its own. Between two fetches nothing waits
     for the device.
 
-    Several ranks hold one such program each; a rank computes its share of the parts of each batch.
+    Several ranks hold one such program each; a rank computes its share of the parts of each batch. Checkpoints hold
+    whole tensors, whoever wrote them: a run goes on in any number of processes, sharded or not.
 
     Args:
         optimizers: one for each player.
         window: the number of steps between two fetches, for which measures are kept on the device.
         trainer: the precision of matrix products, see :func:`computing`, and in how many parts a batch is computed.
         clip_norms: for each player, the norm that its gradients are scaled down to; None: they are left alone.
+        sharing: how several processes share the task; None: there is one.
     """
 
     def __init__(
@@ -84,8 +88,11 @@ class Program:
         window: int,
         trainer: Trainer,
         clip_norms: Sequence[float | None] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.task, self.optimizers, self.window = task, list(optimizers), window
+        self.sharing = sharing or Sharing(task)
+        self.players = self.sharing.players
         self.precision, self.parts = trainer.precision, trainer.accumulate
         self.first_part, self.has_peers = ranks.rank() * self.parts, ranks.count() > 1
         self.clip_norms = list(clip_norms or [None] * len(self.optimizers))
@@ -94,25 +101,25 @@ class Program:
         self.names = [name for player in task.players for name in player.measures]
         ends = itertools.accumulate(len(player.measures) for player in task.players)
         self.losses = [0, *ends][:-1]  # where the players' losses stand among the measures
-        device = task.players[0].params[0].device
+        device = self.players[0].params[0].device
         self.measured = torch.zeros(window, len(self.names), device=device)  # a row a step
         self.since_fetch = 0
-        ranks.broadcast(task.module.state_dict().values())
 
     def training_step(self, step: int, lr_factors: Sequence[float]) -> None:
         measures: list[Tensor] = []
-        for i, (player, optimizer) in enumerate(zip(self.task.players, self.optimizers, strict=True)):
+        for i, (player, optimizer) in enumerate(zip(self.players, self.optimizers, strict=True)):
             for group, initial in zip(optimizer.param_groups, self.initial_lrs[i], strict=True):
                 group["lr"] = initial * lr_factors[0]
             for param in player.params:  # what zero_grad does, without its cost, which small networks notice
                 param.grad = None
-            for part in range(self.first_part, self.first_part + self.parts):
-                with computing(self.precision, self.measured.device):
-                    loss, *others = player.loss(step, part)
-                (loss if self.parts == 1 else loss / self.parts).backward()
+            end = self.first_part + self.parts
+            for part in range(self.first_part, end):
+                with self.sharing.part_of_several(i, last=part + 1 == end):
+                    with computing(self.precision, self.measured.device):
+                        loss, *others = self.sharing.loss(i, step, part)
+                    (loss if self.parts == 1 else loss / self.parts).backward()
                 measures += [loss.detach(), *others]
-            if self.has_peers:
-                ranks.average([param.grad for param in player.params if param.grad is not None])
+            self.sharing.finish(i)
             if (clip_norm := self.clip_norms[i]) is not None:
                 torch.nn.utils.clip_grad_norm_(player.params, clip_norm)
             optimizer.step()
@@ -120,9 +127,9 @@ class Program:
         if self.parts == 1:
             torch.stack(measures, out=row)
         else:  # the parts of a player's measures stand together
-            sizes = [len(player.measures) for player in self.task.players for _ in range(self.parts)]
+            sizes = [len(player.measures) for player in self.players for _ in range(self.parts)]
             parts = iter(torch.stack(measures).split(sizes))
-            row.copy_(torch.cat([sum(itertools.islice(parts, self.parts)) / self.parts for _ in self.task.players]))
+            row.copy_(torch.cat([sum(itertools.islice(parts, self.parts)) / self.parts for _ in self.players]))
         self.since_fetch += 1
 
     @property
@@ -140,7 +147,7 @@ class Program:
         self.task.module.eval()
         set_mode(self.optimizers, "eval")
         with computing(self.precision, self.measured.device):
-            measured = self.task.evaluate()
+            measured = self.sharing.evaluate()
         self.task.module.train()
         set_mode(self.optimizers, "train")
         return [measured]
@@ -163,7 +170,7 @@ class Program:
 
     def weights(self) -> list[dict[str, Tensor]]:
         set_mode(self.optimizers, "eval")
-        weights = {key: value.detach().clone() for key, value in self.task.module.state_dict().items()}
+        weights = {key: whole(value.detach()).clone() for key, value in self.task.module.state_dict().items()}
         set_mode(self.optimizers, "train")
         return [weights]
 
@@ -175,11 +182,12 @@ class Program:
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
         (state,) = states
-        self.task.module.load_state_dict(state["model"])
+        own = self.task.module.state_dict()
+        self.task.module.load_state_dict({k: like(saved, own.get(k, saved)) for k, saved in state["model"].items()})
         # One optimizer, before there could be several.
         states = state["optimizers"] if "optimizers" in state else [state["optimizer"]]
         for optimizer, saved in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(share_of_state(saved, optimizer))
         self.since_fetch = len(state["measured"])
         self.measured[: self.since_fetch] = state["measured"]
         if len(generators := state.get("generators", ())) == ranks.count():

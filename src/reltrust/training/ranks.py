@@ -1,7 +1,7 @@
 """Ranks: processes that torchrun has started to compute one run together, each its share of every batch.
 
-Parameters are the same on all ranks at every step: gradients are averaged, and each rank's optimizer takes that mean.
-Rank 0 alone writes the record, in a folder that all ranks can read.
+Each rank has all parameters, or a share of each (:mod:`~reltrust.training.sharing`); the gradient is that of the whole
+batch. Rank 0 alone writes the record, in a folder that all ranks can read; to a checkpoint each rank writes its share.
 """
 
 import os

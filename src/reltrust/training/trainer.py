@@ -72,7 +72,10 @@ class Member:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Leaves a checkpoint of having made so many steps."""
-        checkpoint.save(self.record.checkpoint_path, {"step": step, "seconds": self.seconds, "program": state})
+        checkpoint.save(self.record.checkpoint_path, self._kept(step, state))
+
+    def _kept(self, step: int, state: dict[str, Any]) -> dict[str, Any]:
+        return {"step": step, "seconds": self.seconds, "program": state}
 
     def save_weights(self, weights: dict[str, Tensor], levels: bytes | None) -> None:
         checkpoint.save_weights(self.record.weights_path, weights)
@@ -91,7 +94,7 @@ class Member:
 
 
 class SilentMember(Member):
-    """The run on a rank that writes nothing; it reads what rank 0 has written."""
+    """The run on a rank that writes nothing but its share of what is shared; it reads what rank 0 has written."""
 
     def rewind(self, step: int) -> None: ...
 
@@ -99,7 +102,8 @@ class SilentMember(Member):
 
     def write_file(self, name: str, content: bytes) -> None: ...
 
-    def save(self, step: int, state: dict[str, Any]) -> None: ...
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        checkpoint.save_share(self.record.checkpoint_path, self._kept(step, state))
 
     def save_weights(self, weights: dict[str, Tensor], levels: bytes | None) -> None: ...
 
