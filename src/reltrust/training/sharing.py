@@ -160,7 +160,10 @@ def like(saved: Any, own: Tensor) -> Any:
 
 
 def share_of_state(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's state dict of whole tensors, with this process's shares of those that are shaped as parameters."""
+    """An optimizer's state dict of whole tensors, with this process's shares of those that are shaped as parameters.
+
+    Whether torch's fused form makes the steps is no state: shares have none of SGD's.
+    """
     if isinstance(optimizer, JointOptimizer):
         pairs = zip(saved["parts"], optimizer.parts, strict=True)
         return {**saved, "parts": [share_of_state(part, own) for part, own in pairs]}
@@ -170,4 +173,8 @@ def share_of_state(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any
     state = {
         number: {key: like(value, of[number]) for key, value in own.items()} for number, own in saved["state"].items()
     }
-    return {**saved, "state": state}
+    groups = [
+        {**group, **{key: own[key] for key in ("fused",) if key in own}}
+        for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**saved, "state": state, "param_groups": groups}
