@@ -221,7 +221,8 @@ def test_every_point_of_the_sweep_is_a_valid_run(scale: str) -> None:
     for point in points(scale):
         config = composed(f"scale={scale}", f"optimizer={point['optimizer']}")
         config["optimizer"]["lr"] = point["optimizer.lr"]
-        config["task"]["hidden_layers"] = point["task.hidden_layers"]
+        if "task.hidden_layers" in point:
+            config["task"]["hidden_layers"] = point["task.hidden_layers"]
         resolved = parse(config)
         assert (resolved.optimizer.name, resolved.optimizer.lr) == (point["optimizer"], point["optimizer.lr"])
 
