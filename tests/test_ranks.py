@@ -1,10 +1,11 @@
 """Ranks: two processes, joined by gloo as torchrun joins them, compute one run."""
 
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -104,17 +105,26 @@ def as_rank(rank: int, ports: Sequence[int], runs: Sequence[tuple[Settings, int 
             answers.put((rank, f"{type(error).__name__}: {error}"))
 
 
+def free_ports(count: int) -> list[int]:
+    """Below those that clients are given: one that waits for such a port may be given it, and connects to itself."""
+    found: list[int] = []
+    for port in random.Random().sample(range(10_000, 30_000), 1000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
 def on_two_ranks(*runs: tuple[Settings, int | None]) -> tuple[list[str], list[str]]:
     """What each rank answers, run by run."""
-    with ExitStack() as bound:
-        free = [bound.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in runs]
-        ports = [one.getsockname()[1] for one in free]
+    ports = free_ports(len(runs))
     context = get_context("spawn")
     answers = context.Queue()
     processes = [context.Process(target=as_rank, args=(rank, ports, runs, answers)) for rank in range(2)]
     for process in processes:
         process.start()
-    given = [answers.get(timeout=1200) for _ in range(2 * len(runs))]
+    given = [answers.get(timeout=300) for _ in range(2 * len(runs))]
     for process in processes:
         process.join(60)
     of_rank = [[answer for rank, answer in given if rank == wanted] for wanted in range(2)]

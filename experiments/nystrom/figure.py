@@ -15,7 +15,7 @@ from reltrust.reporting.selection import Selection
 from reltrust.reporting.statistics import with_intervals
 from reltrust.reporting.style import Styles
 
-from .settings import KERNELS, NO_KERNEL
+from .kernels import KERNELS, NO_KERNEL
 from .verdicts import ACCURACY, ALL, BY_SAMPLES, DENSE, NARROW, judge_as_good, judge_few, judge_learned, nystrom
 
 LOOKS = {  # top and kernel: label, colour, marker, line

@@ -10,6 +10,8 @@ from reltrust.errors import SettingsError
 from reltrust.schema import STRICT, Positive
 from reltrust.settings import Settings
 
+from .kernels import KERNELS, NO_KERNEL
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,8 +23,6 @@ NETWORKS: dict[str, tuple[tuple[int, ...], ...]] = {
     "medium": ((16,), (32,), (64,)),
     "vgg19": ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4),
 }
-KERNELS = ("linear", "rbf", "chi2", "exp_chi2")
-NO_KERNEL = "none"  # of a dense top
 DRAWN_SPLITS = ("digits", "mnist5k")  # data without a split of their own: each seed splits all of their images
 
 

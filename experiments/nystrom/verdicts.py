@@ -9,7 +9,7 @@ from reltrust.reporting.claims import Verdict
 from reltrust.reporting.pairwise import holm, paired
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
-from .settings import KERNELS
+from .kernels import KERNELS
 
 ACCURACY = Measure("test_accuracy", "held-out accuracy", best="max", diverged=0.0, ties="test_loss", bounds=(0.0, 1.0))
 BY_SAMPLES = Comparison(ACCURACY, x="samples", arm=("top", "kernel", "size"))
