@@ -25,7 +25,13 @@ def main() -> None:
     if unknown := set(arguments.experiments) - set(experiments):
         parser.error(f"experiments={', '.join(sorted(unknown))}: unknown, allowed are {', '.join(experiments)}")
     chosen = arguments.experiments or experiments
-    scales = {scale for name in chosen for scale in experiment.scales(name) or report.load_report(name).cost}
+    reports = {name: report.load_report(name) for name in chosen}
+    scales = {
+        scale
+        for name, one in reports.items()
+        for scale in experiment.scales(name) or one.cost
+        if scale not in one.elsewhere
+    }
     if arguments.scale not in (None, *scales):
         parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
     failed = False
