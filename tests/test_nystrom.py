@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from reltrust.experiments.nystrom import figure, verdicts
-from reltrust.experiments.nystrom.pool import Pool, load, split
 from reltrust.experiments.nystrom.kernels import KERNELS
+from reltrust.experiments.nystrom.pool import Pool, load, split
 from reltrust.experiments.nystrom.task import TopLayers
 
 from reltrust.errors import SettingsError

@@ -170,8 +170,9 @@ def share_of_state(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any
     numbers: Iterable[Any] = (number for group in saved["param_groups"] for number in group["params"])
     params = (param for group in optimizer.param_groups for param in group["params"])
     of = dict(zip(numbers, params, strict=True))
-    state = {
-        number: {key: like(value, of[number]) for key, value in own.items()} for number, own in saved["state"].items()
+    state = {  # some optimizers of others keep more in it than what is of a parameter
+        number: {key: like(value, of[number]) for key, value in own.items()} if number in of else own
+        for number, own in saved["state"].items()
     }
     groups = [
         {**group, **{key: own[key] for key in ("fused",) if key in own}}
