@@ -27,14 +27,15 @@ def of(settings: list[Settings], *names: str) -> list[Settings]:
     return [one for one in settings if one.optimizer is not None and one.optimizer.name in names]
 
 
-def test_without_an_optimizer_it_is_the_benchmarks_own_sweeps() -> None:
-    own = [one for name in BENCHMARKS for one in settings_of_sweep([f"sweep={name}", "scale=smoke"])]
-    assert ids(runs("scale=smoke")) == ids(own)
+@pytest.mark.parametrize("scale", ["smoke", "quick"])
+def test_without_an_optimizer_it_is_the_benchmarks_own_sweeps(scale: str) -> None:
+    own = [one for name in BENCHMARKS for one in settings_of_sweep([f"sweep={name}", f"scale={scale}"])]
+    assert ids(runs(f"scale={scale}")) == ids(own)
 
 
 def test_a_new_optimizer_comes_to_the_others_at_fromages_places_and_five_learning_rates() -> None:
-    compared = runs("scale=smoke", "optimizer=novograd")
-    new, before = of(compared, "novograd"), runs("scale=smoke")
+    compared = runs("scale=quick", "optimizer=novograd")
+    new, before = of(compared, "novograd"), runs("scale=quick")
     assert ids(compared) == ids(before) + ids(new)
     for name in BENCHMARKS:
         own = [one for one in new if one.experiment == name]

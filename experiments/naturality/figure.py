@@ -104,8 +104,10 @@ def draw_descent(ours: Selection, styles: Styles) -> Any:
 UNREAD = "abstract; no table could be read"
 COMMAND = "make reproduce-naturality"
 EVERY = tuple(CLASSES)
-NATURAL = "Most optimizers depend on the parametrisation; natural gradient does not, and others can be made natural"
-EFFICIENT = "Natural gradient is efficient where a network is poorly parameterized"
+NATURAL = (
+    "Most optimizers depend on the parametrisation; natural gradient does not, and is efficient where that is poor; "
+    "others can be made natural"
+)
 
 REPORT = Report(
     title="Naturality (arXiv 2312.04739)",
@@ -157,7 +159,8 @@ REPORT = Report(
             ("quick_descent",),
             UNREAD,
             judge_descent,
-            finding=EFFICIENT,
+            finding=NATURAL,
+            label="efficient",
         ),
     ),
     cost={

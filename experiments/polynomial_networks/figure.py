@@ -166,8 +166,10 @@ def draw_training(ours: Selection, styles: Styles) -> Any:
 
 UNREAD = "abstract"
 COMMAND = "make reproduce-polynomial-networks"
-DIMENSIONS = "The dimension of a polynomial network is exact, and the expected one at high degrees"
-FILL = "Widths have bounds to fill the space, and should increase and then decrease"
+DIMENSIONS = (
+    "The dimension of a polynomial network is exact, and the expected one at high degrees; widths have bounds to fill "
+    "the space, and should increase and then decrease"
+)
 FLOORS = "Networks that fill the space have no floor of their loss"
 
 REPORT = Report(
@@ -202,7 +204,7 @@ REPORT = Report(
             ("quick_fillings",),
             UNREAD,
             judge_bounds,
-            finding=FILL,
+            finding=DIMENSIONS,
             label="bounds",
         ),
         Claim(
@@ -211,7 +213,7 @@ REPORT = Report(
             ("quick_fillings",),
             UNREAD,
             judge_unimodal,
-            finding=FILL,
+            finding=DIMENSIONS,
             label="monotone widths",
         ),
         Claim(

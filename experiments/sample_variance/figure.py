@@ -226,14 +226,17 @@ def draw_curves(ours: Selection, styles: Styles) -> Any:
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 UNREAD = "abstract; no number could be read"
-DECAY = "Sample variance decays with depth, as calculated; BatchNorm and unit sample variance eliminate that"
+DECAY = (
+    "Sample variance decays with depth, as calculated; BatchNorm and unit sample variance eliminate that, which has an "
+    "impact on training"
+)
 COMMAND = "make reproduce-sample-variance"
 KEEPING = {"unit_variance": "unit sample variance at its start", "batch_norm": "BatchNorm"}
 IMPACT = [
     Claim(
         f"Preserving sample variance has an impact on the training of 20 layers: {what}, after 20 epochs",
         AT_END, ("quick_training",), UNREAD, partial(judge_impact, network),
-        finding="Preserving sample variance has an impact on training", label=what,
+        finding=DECAY, label=f"training, {what}",
         arms=("he", network),
     )
     for network, what in KEEPING.items()
