@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(not _is_up(), reason="there is no SLURM here: scripts/local_slurm.sh starts one"),
 ]
-LONGER = ("training.steps=30000",)
+LONGER = ("training.steps=60000",)
 ON_SLURM = ("-m", "launcher=slurm", "launcher.memory_gb=1")
 
 
@@ -75,8 +75,8 @@ def test_eight_runs_are_an_array_of_jobs_that_take_two_runs_or_a_pack(tmp_path: 
 def test_a_job_that_has_to_stop_goes_on_at_its_next_turn_as_if_undisturbed(
     tmp_path: Path, undisturbed: Path, disturbance: str
 ) -> None:
-    # SLURM may announce the end of the time up to a minute early: then it is told as soon as it has begun.
-    short = ("launcher.minutes=1", "launcher.warn_seconds=50", *LONGER) if disturbance == "out of time" else ()
+    # SLURM may announce the end of the time up to a minute early, and a job needs seconds to begin.
+    short = ("launcher.minutes=2", "launcher.warn_seconds=80", *LONGER) if disturbance == "out of time" else ()
     with going(tmp_path, *ON_SLURM, *LONG, "seed=0,1", "launcher.max_members=1", *short) as sweep:
         wait_until(lambda: has_rows(tmp_path, 2))
         ids = [attempts[0].removeprefix("slurm ") for attempts in jobs(tmp_path)]
@@ -84,7 +84,7 @@ def test_a_job_that_has_to_stop_goes_on_at_its_next_turn_as_if_undisturbed(
             _slurm("scontrol", "requeue", ids[0])
         elif disturbance == "preempted":
             _slurm("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
-        _, errors = sweep.communicate(timeout=240)
+        _, errors = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, errors
     assert statuses(tmp_path) == [Status.FINISHED] * 2
     attempts = [record.provenance["attempts"] for record in records(tmp_path)]
