@@ -105,6 +105,7 @@ benchmark: setup ## time training steps, the optimizers and packed runs against 
 	"$(PY)" benchmarks/theory.py
 	"$(PY)" benchmarks/mlp_curvature.py
 	"$(PY)" benchmarks/nystrom.py
+	"$(PY)" benchmarks/learned_optimizers.py
 	"$(PY)" benchmarks/reporting.py
 
 .PHONY: help setup figures report status test test-clusters faults gpu-check lint format lock wheel api benchmark

@@ -131,6 +131,15 @@ def test_a_sweep_leaves_a_table_and_a_second_one_starts_nothing(
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/runs/**/*.json*")}
 
 
+def test_a_run_of_a_scale_that_the_sweep_has_no_grids_for_runs_in_this_process_too(reltrust: Call) -> None:
+    """The grids are those of the command's scale: with the run's own they could not be resolved."""
+    short = "training.steps: 2, training.log_every: 1, training.evaluate_every: 2, schedule.every: 1"
+    grid = f"[{{experiment: mlp_depth, scale: bits, optimizer: adam, optimizer.lr: 0.01, {short}}}]"
+    answer = reltrust("sweep=madam_bits", f"sweep.scales.quick={grid}", "launcher=serial", "tracking=none")
+    assert answer.returncode == 0, answer.stderr
+    assert "1/1 runs, 1 finished" in answer.stderr
+
+
 def test_what_the_sweeper_checks_is_what_hydra_then_runs(reltrust: Call, tmp_path: Path) -> None:
     """The sweeper composes once for each choice of groups and sets the other keys itself."""
     reltrust("-m", "scale=smoke", "optimizer=fromage,adam", "optimizer.lr=0.01,0.001", "task.hidden_layers=3")

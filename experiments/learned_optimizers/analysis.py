@@ -120,6 +120,7 @@ class ByHand:
         self.measure, *self.held_out = trials(subject, examples, families_of(subject, examples))
 
     def compute(self, log: Callable[[dict[str, Any]], None], resume: ResumePoint) -> Measured:
+        """Logs nothing: there are no generations."""
         row = {"meta_loss": self.measure.of_adam(self.rate)}
         row |= {f"held_out_{one.name}": one.of_adam(self.rate) for one in self.held_out}
         return Measured(row)

@@ -19,8 +19,7 @@ class Population:
     """M optimizers, each trained by a member of the population, or as ``task.method`` says.
 
     - ``self``: a member's weights are moved by the rule of its trainer, times a multiplier, which is ``task.rate`` at
-    the
-      beginning; the trainer is a member as it is at present, perhaps itself, or the best that is kept;
+      the beginning; the trainer is a member as it is at present, perhaps itself, or the best that is kept;
     - ``frozen``: the same, but the trainer is a member as it was at the beginning;
     - ``adam``: by Adam at the learning rate ``task.rate``;
     - ``evolution``: by nothing but normal noise of the deviation ``task.rate`` when a member is copied.

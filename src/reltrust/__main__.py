@@ -50,7 +50,9 @@ def application(config: DictConfig) -> str | float:
     The latter is for sweepers that look for its best value; of a diverged run it is the worst that there is.
     """
     try:
-        settings = _from_where_it_began(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+        # Without the grids that it is from: they are those of another scale where the run has its own.
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "sweep"])
+        settings = _from_where_it_began(parse(OmegaConf.to_container(own, resolve=True)))  # type: ignore[arg-type]
         (planned,) = plan([settings], retry_failed=config.retry_failed)
         if planned.action == Status.FAILED:
             raise SweepError(f"{planned.record.path}: failed, and retry_failed=false: {planned.record.error}")
