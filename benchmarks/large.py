@@ -6,7 +6,7 @@
     python benchmarks/large.py --speed --width 64 --layers 2 --steps 3    # the same code on a CPU, for what it is worth
 
 Predicted are: weights and gradients in float32, the optimizer's state, and what the forward pass of one part of a batch
-keeps for its backward pass, which is counted where autograd keeps it. Measured is the highest memory of a process of
+keeps for its backward pass, which is counted where autograd keeps it, with the read-out's buffers. Measured is the highest memory of a process of
 its own above what it had before the model was made. Model FLOP are 6 for each weight of a matrix that a token meets
 (embeddings are looked up, the read-out is a product) and 6 length x width for each layer's attention, which is causal;
 the peak is that of dense bf16 products of the GPU (--peak to name another).
@@ -28,6 +28,7 @@ from hydra_plugins.reltrust_plugins.scripting import settings_of_sweep
 from reltrust import build
 from reltrust.data import subwords
 from reltrust.models.decoder import Decoder, parameters
+from reltrust.models.linear_cross_entropy import CHUNK_LOGITS
 from reltrust.records.store import Store
 from reltrust.run import run
 from reltrust.settings import Settings
@@ -90,10 +91,13 @@ def kept_bytes(settings: Settings) -> int:
     counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
     with counting, computing(settings.trainer.precision, torch.device("cpu")):
         loss = model(rows, rows)
-    # What the read-out's loss has computed ahead: the gradients of its inputs and of its weight.
+    # What the read-out's loss has computed ahead: the gradients of its inputs and of its weight. And what is there besides
+    # as it does, when all else is kept: its weight and that gradient in bfloat16, logits in both precisions, theirs.
     ahead = rows.numel() * task.width * 4 + model.readout.weight.nbytes
+    logits = min(rows.numel() * task.vocabulary, CHUNK_LOGITS)
+    at_work = model.readout.weight.nbytes + logits * (2 + 4 + 2)
     loss.backward()  # while it is there, nothing of what was counted is given back
-    return sum(kept.values()) + int(ahead)
+    return sum(kept.values()) + int(ahead + at_work)
 
 
 def trained(settings: Settings) -> int:
@@ -101,6 +105,8 @@ def trained(settings: Settings) -> int:
     assert settings.data is not None
     subject: Any = settings.task
     subwords.load(settings.data.name, settings.machine.data, subject.vocabulary)
+    with computing(settings.trainer.precision, torch.device("cpu")):  # what the first step loads is none of the model's
+        Decoder(64, width=8, layers=1, heads=1, positions=8)(*torch.zeros(2, 1, 8, dtype=torch.int64)).backward()
     gc.collect()
     before = resident("VmRSS")
     (planned,) = plan([settings])
