@@ -6,10 +6,10 @@
     python benchmarks/large.py --speed --width 64 --layers 2 --steps 3    # the same code on a CPU, for what it is worth
 
 Predicted are: weights and gradients in float32, the optimizer's state, and what the forward pass of one part of a batch
-keeps for its backward pass, which is counted where autograd keeps it, with the read-out's buffers. Measured is the highest memory of a process of
-its own above what it had before the model was made. Model FLOP are 6 for each weight of a matrix that a token meets
-(embeddings are looked up, the read-out is a product) and 6 length x width for each layer's attention, which is causal;
-the peak is that of dense bf16 products of the GPU (--peak to name another).
+keeps for its backward pass, which is counted where autograd keeps it, with the read-out's buffers. Measured is the
+highest memory of a process of its own above what it had before the model was made. Model FLOP are 6 for each weight of
+a matrix that a token meets (embeddings are looked up, the read-out is a product) and 6 length x width for each layer's
+attention, which is causal; the peak is that of dense bf16 products of the GPU (--peak to name another).
 """
 
 import argparse
@@ -91,8 +91,8 @@ def kept_bytes(settings: Settings) -> int:
     counting = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
     with counting, computing(settings.trainer.precision, torch.device("cpu")):
         loss = model(rows, rows)
-    # What the read-out's loss has computed ahead: the gradients of its inputs and of its weight. And what is there besides
-    # as it does, when all else is kept: its weight and that gradient in bfloat16, logits in both precisions, theirs.
+    # What the read-out's loss has computed ahead: the gradients of its inputs and of its weight. And what is there as
+    # it does, when all else is kept: its weight and that gradient in bfloat16, logits in both precisions, theirs.
     ahead = rows.numel() * task.width * 4 + model.readout.weight.nbytes
     logits = min(rows.numel() * task.vocabulary, CHUNK_LOGITS)
     at_work = model.readout.weight.nbytes + logits * (2 + 4 + 2)
