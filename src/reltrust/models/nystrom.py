@@ -181,34 +181,29 @@ def kernel_of(kernel: str | Kernel, gamma: float) -> Kernel:
 
 
 class _Chi2(torch.autograd.Function):
-    """Of x (b, n, d) and y (b, m, d). Of the size b n m d nothing is kept, nor ever there as a whole, but a chunk."""
+    """Of x (b, n, d) and y (b, m, d). Nothing of the size b n m d is kept, nor ever there as a whole."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        out, shares = x.new_empty(*x.shape[:2], y.shape[1]), []
+        ctx.save_for_backward(x, y)
+        out = x.new_empty(*x.shape[:2], y.shape[1])
         for part, rows, own, others in _pairs(x, y):
-            shares = [_share(own, others)]
-            out[part, rows] = (shares[0] @ own.mT).squeeze(-1)
-        ctx.save_for_backward(x, y, *(shares if x.numel() * y.shape[1] <= _CHUNK else ()))
+            share = others / (own + others).clamp_(min=torch.finfo(x.dtype).tiny)  # (b, n, m, d)
+            out[part, rows] = (share @ own.mT).squeeze(-1)
         return out.mul_(2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grads
-        x, y, *shares = ctx.saved_tensors
-        # Derivatives of 2 x y / (x + y): 2 s^2 and 2 (1 - s)^2 with s = y / (x + y), but 0 where x and y are.
-        x_grad, y_grad = torch.empty_like(x), -(grad.mT @ (x == 0).to(x.dtype)) * (y == 0)
+        x, y = ctx.saved_tensors
+        x_grad, y_grad = torch.empty_like(x), torch.zeros_like(y)
         for part, rows, own, others in _pairs(x, y):
-            share = shares[0] if shares else _share(own, others)
-            weight = grad[part, rows]  # (b, n, m)
-            x_grad[part, rows] = (weight.unsqueeze(-2) @ share.square()).squeeze(-2)
-            y_grad[part] += torch.einsum("bnm,bnmd->bmd", weight, (1 - share).square_())
+            # Derivatives of 2 x y / (x + y): 2 (y / (x + y))^2 and 2 (x / (x + y))^2.
+            inverse = (own + others).clamp_(min=torch.finfo(x.dtype).tiny).reciprocal_()
+            weight = grad[part, rows].unsqueeze(-2)  # (b, n, 1, m)
+            x_grad[part, rows] = (weight @ (inverse * others).square_()).squeeze(-2)
+            y_grad[part] += (inverse.mul_(own).square_().mul_(weight.mT)).sum(1)
         return x_grad.mul_(2), y_grad.mul_(2)
-
-
-def _share(x: Tensor, y: Tensor) -> Tensor:
-    """y / (x + y), 0 where both are."""
-    return y / (x + (y + torch.finfo(x.dtype).tiny))
 
 
 def _pairs(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
