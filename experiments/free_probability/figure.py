@@ -187,8 +187,8 @@ REPORT = Report(
         ),
     ),
     cost={
-        "quick": ("make reproduce-free-probability", "about 4 minutes, 2 CPU cores, both parts"),
-        "quick_training": ("make reproduce-free-probability SCALE=quick_training", "about 3 minutes, 2 CPU cores"),
+        "quick": ("make reproduce-free-probability", "about a minute, 2 CPU cores, both parts"),
+        "quick_training": ("make reproduce-free-probability SCALE=quick_training", "about a minute, 2 CPU cores"),
         "paper": ("make reproduce-free-probability SCALE=paper", "days of one GPU"),
     },
     parts={"quick": ("quick_training",), "smoke": ("smoke_training",)},

@@ -164,8 +164,8 @@ REPORT = Report(
         ),
     ),
     cost={
-        "quick": (COMMAND, "about 4 minutes, 2 CPU cores, both parts"),
-        "quick_descent": (f"{COMMAND} SCALE=quick_descent", "about 2 minutes, 2 CPU cores"),
+        "quick": (COMMAND, "about 2 minutes, 2 CPU cores, both parts"),
+        "quick_descent": (f"{COMMAND} SCALE=quick_descent", "about a minute, 2 CPU cores"),
     },
     parts={"quick": ("quick_descent",), "smoke": ("smoke_descent",)},
 )

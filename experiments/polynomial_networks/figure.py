@@ -226,7 +226,7 @@ REPORT = Report(
         ),
     ),
     cost={
-        "quick": (COMMAND, "about 3 minutes, 2 CPU cores, all parts"),
+        "quick": (COMMAND, "about a minute, 2 CPU cores, all parts"),
         "quick_fillings": (f"{COMMAND} SCALE=quick_fillings", "about a minute, 2 CPU cores"),
         "quick_training": (f"{COMMAND} SCALE=quick_training", "about a minute, 2 CPU cores"),
     },

@@ -283,8 +283,8 @@ REPORT = Report(
         *LOWER,
     ),
     cost={
-        "quick": (COMMAND, "about 3 minutes, 2 CPU cores, both parts"),
-        "quick_training": (f"{COMMAND} SCALE=quick_training", "about 2 minutes, 2 CPU cores"),
+        "quick": (COMMAND, "about a minute, 2 CPU cores, both parts"),
+        "quick_training": (f"{COMMAND} SCALE=quick_training", "about a minute, 2 CPU cores"),
     },
     parts={"quick": ("quick_training",), "smoke": ("smoke_training",)},
 )  # fmt: skip

@@ -210,7 +210,7 @@ def claim(text: str, comparison: Comparison, part: str, judge: Any, published: s
 
 
 COMMAND = "make reproduce-vanishing-curvature"
-COST = "about 4 minutes, 2 CPU cores, all three parts"
+COST = "about 3 minutes, 2 CPU cores, all three parts"
 REPORT = Report(
     title="Vanishing curvature (arXiv 2106.03763)",
     figures=(
