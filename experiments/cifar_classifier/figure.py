@@ -14,7 +14,7 @@ from reltrust.reporting.claims import Claim
 from reltrust.reporting.learning_rates import best_of, draw_learning_rates, judge_best
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 DIVERGED = 1000.0  # what the training loss of a diverged run counts as, the authors' placeholder
 
@@ -64,7 +64,7 @@ def fromage_figure_3_right_classifier(loss: Selection, accuracy: Selection, styl
     figure = draw_learning_rates([loss, accuracy], styles, published)
     figure.axes[0].set(yscale="log", ylabel=LOSS.label)
     figure.axes[1].set(ylim=(0, 1.02), ylabel=ACCURACY.label)
-    figure.suptitle(title(loss), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(loss))
     return figure
 
 

@@ -23,7 +23,7 @@ from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import draw_learning_rates
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 DIVERGED = 1e5  # what the distance of a diverged run counts as: further away than noise
 PUBLISHED_LR = 0.01  # of Fromage and LARS in the figure of norms
@@ -227,7 +227,7 @@ def fromage_table_of_fids(selection: Selection, styles: Styles) -> Any:
         xlabel="FID (CIFAR-10, 121 epochs)", xlim=(0, 1.1 * RERUN.max()), ylim=(-0.6, max(len(cells), len(order)) - 0.4)
     )
     theirs.set_title("published: the rerun of 2020", fontsize=8)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 
@@ -235,7 +235,7 @@ def fromage_figure_3_right_gan(selection: Selection, styles: Styles) -> Any:
     """The distance against the learning rate, the published FIDs of epoch 100 hollow."""
     figure = draw_learning_rates([selection], styles, [(OF_TUNING, "value")], yscale="log")
     figure.axes[0].set(ylabel=f"{distance_label(selection)} to training images")
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 
@@ -253,7 +253,7 @@ def fromage_figure_2_right(selection: Selection, styles: Styles) -> Any:
     )
     axes.set(xlabel="step", ylabel=GROWTH.label)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 
@@ -271,7 +271,7 @@ def samples_of_every_class(selection: Selection, styles: Styles, pictures: dict[
         axes.set_title(styles.label(arm), fontsize=8)
         for i, step in enumerate(pictures[arm]):
             axes.annotate(f"{step:,}", (32 * i + 16, 325), fontsize=5, ha="center", va="top", annotation_clip=False)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 

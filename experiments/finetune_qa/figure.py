@@ -13,7 +13,7 @@ from reltrust.records.artifacts import read_published
 from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 CLOSE, NEAR = 0.5, 2.0  # points of F1 between ours and the published mean: reproduced, and partly
 
@@ -91,10 +91,10 @@ def draw(ours: Selection, exact: Selection, styles: Styles) -> Any:
     first = ours.runs.iloc[0]
     encoder = first["encoder"] if isinstance(first["encoder"], str) else "a small random encoder"
     questions = first["questions"] if isinstance(first["questions"], str) else "made-up questions"
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {encoder}, {questions}, {first['steps']:.0f} steps of batch {first['batch_size']:.0f}",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

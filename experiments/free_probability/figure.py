@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .architectures import ARCHITECTURES
 from .verdicts import (
@@ -71,11 +71,11 @@ def draw_spectra(ours: Selection, styles: Styles) -> Any:
     }
     figure.legend(handles.values(), handles.keys(), fontsize=8, ncols=3, loc="outside lower center")
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: density of log x, x an eigenvalue of JᵀJ; {first['networks']:.0f} networks with "
         f"{first['width']:.0f} inputs",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -100,11 +100,11 @@ def draw_training(ours: Selection, accuracy: Selection, styles: Styles) -> Any:
         panels[1].plot([], [], "o", color=color, label=f"gain {gain:g}")
     panels[1].legend(fontsize=7, loc="lower right", title="a marker a shape", title_fontsize=7)
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['data']}, three hidden ReLU layers, SGD at {first['lr']:g}, {first['steps']:.0f} steps "
         f"of batch {first['batch_size']:.0f}; means of {ours.runs['seed'].nunique()} seeds",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

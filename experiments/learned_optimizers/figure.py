@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .verdicts import (
     META_LOSS,
@@ -63,11 +63,11 @@ def draw_training(ours: Selection, styles: Styles) -> Any:
         axes.yaxis.set_minor_formatter("{x:.1g}")
         axes.tick_params(axis="y", which="minor", labelsize=7)
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['population']:.0f} learned optimizers of {first['hidden']:.0f} hidden units, trainings "
         f"of {first['episode']:.0f} steps; {ours.runs['seed'].nunique()} seeds",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

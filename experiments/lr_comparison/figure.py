@@ -15,7 +15,7 @@ from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import best_of
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from ..cifar_classifier import figure as classifier
 from ..cifar_gan import figure as gan
@@ -213,11 +213,11 @@ def fromage_figure_3_right(*ours_and_styles: Any) -> Any:
     panels[1][0].set(ylabel="expected best of these")
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     seeds = max(one.runs["seed"].nunique() for one in ours)
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours[0].scale} protocols of the benchmarks, {seeds} seed{'s' * (seeds > 1)}; the best error is that of "
         "all optimizers and learning rates",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

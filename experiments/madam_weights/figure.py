@@ -16,7 +16,7 @@ import pandas as pd
 from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from ..mlp_depth.figure import ACCURACY
 
@@ -153,7 +153,7 @@ def draw_weights(selection: Selection, styles: Styles, tables: dict[str, dict[in
     draw_dots(signs, {names[arm]: share[best["arm"] == arm] for arm in arms}, looks)
     signs.set(xlabel="share of signs ever changed")
     signs.set_xlim(left=-0.01)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 

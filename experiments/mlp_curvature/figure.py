@@ -22,7 +22,7 @@ from reltrust.records.artifacts import read_published
 from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, arms
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 FAR = 10.0  # times: one change is of another order than another
 NEAR = 2.0  # times: a change of one seed is the published one, of one seed too
@@ -244,7 +244,7 @@ def fromage_figure_1(selection: Selection, styles: Styles) -> Any:
     figure.legend(
         handles=handles, title="after steps of training", fontsize=7, title_fontsize=7, loc="outside right center"
     )
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 
@@ -286,7 +286,7 @@ def deep_relative_trust_at_initialisation(selection: Selection, styles: Styles) 
     by_depth.set_title("first layer", fontsize=9)
     by_layer.set(xlabel="layer, counted from the input")
     by_layer.set_title("every layer", fontsize=9)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 

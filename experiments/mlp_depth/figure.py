@@ -20,7 +20,7 @@ from reltrust.reporting.lines import draw_means, draw_published, draw_tuning, sp
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe, select
 from reltrust.reporting.statistics import Outcomes, bootstrap_difference
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 CHANCE = 0.1
 TRAINABLE = 0.5  # a depth counts as trained from this accuracy on: far from chance, far from 1
@@ -219,7 +219,7 @@ def fromage_figure_3_left_in_epochs_10_and_20(at_20: Selection, at_10: Selection
         axes.set_title(f"epoch {epoch}", fontsize=9)
     panels[0].set(ylabel="training accuracy")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.suptitle(title(at_20), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(at_20))
     return figure
 
 
@@ -231,7 +231,7 @@ def fromage_figure_3_left_at_every_learning_rate(selection: Selection, styles: S
         axes.set(ylim=(0, 1.03))
         if axes.get_xscale() == "linear":
             axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 

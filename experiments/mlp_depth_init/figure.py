@@ -18,7 +18,7 @@ from reltrust.reporting.lines import draw_means, spread_x
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Selection
 from reltrust.reporting.statistics import Outcomes, bootstrap_difference
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from ..mlp_depth.figure import ACCURACY, CHANCE, judge_deeper, trainable_depth
 
@@ -169,7 +169,7 @@ def draw_depths(selection: Selection, styles: Styles) -> Any:
     spread.set(yscale="log", xlabel="hidden layers")
     spread.set_title("spread of the logits over inputs, untrained", fontsize=9)
     spread.legend(fontsize=7)
-    figure.suptitle(title(selection), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(selection))
     return figure
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .expectations import CLASSES, RULES, expected
 from .verdicts import (
@@ -67,14 +67,14 @@ def draw_table(ours: Selection, styles: Styles) -> Any:
     for spine in axes.spines.values():
         spine.set_visible(False)
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: defects of {len(rules)} rules, medians of {ours.runs['seed'].nunique()} networks, maps; step "
         f"sizes halved {first['halvings']:.0f} times\n"
         "colour: measured, dark green each step, light green the flow, red neither, grey not the same in all seeds, or "
         "not finite; a red frame: not as derived.\n"
         "sign: derived, = each step, → the flow, ≠ neither; number: |φ(q(T)) - w(T)| / |w(T) - w(0)|, smallest steps",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -91,11 +91,11 @@ def draw_descent(ours: Selection, styles: Styles) -> Any:
     axes.annotate("all steps", (0.01, most), xycoords=("axes fraction", "data"), va="bottom", fontsize=7)
     axes.set(xscale="log", yscale="log", xlabel="condition number of A, W = A V", ylabel=ours.comparison.measure.label)
     axes.legend(fontsize=8)
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['images']:.0f} digits, {first['hidden']:.0f} hidden units, best step size each; means "
         f"of {ours.runs['seed'].nunique()} seeds",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

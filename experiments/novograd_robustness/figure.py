@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .verdicts import (
     BY_LR,
@@ -82,11 +82,11 @@ def draw_ranges(ours: Selection, styles: Styles) -> Any:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, [label.replace(" (", "\n(") for label in labels], fontsize=8, loc="outside right center")
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['data']}, {first['model']} of width {first['width']}, {first['steps']:.0f} steps of "
         f"batch {first['batch_size']:.0f}; {ours.runs['seed'].nunique()} seeds",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

@@ -13,7 +13,7 @@ from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection
 from reltrust.reporting.statistics import with_intervals
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .kernels import KERNELS, NO_KERNEL
 from .verdicts import ACCURACY, ALL, BY_SAMPLES, DENSE, NARROW, judge_as_good, judge_few, judge_learned, nystrom
@@ -60,11 +60,11 @@ def draw_tops(ours: Selection, styles: Styles) -> Any:
     }
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside right center")
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['data']}, {first['network']} network, {first['steps']:.0f} steps of batch "
         f"{first['batch_size']:.0f}, {first['optimizer']}; {ours.runs['seed'].nunique()} splits",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

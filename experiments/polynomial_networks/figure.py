@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Selection
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from .verdicts import (
     A_FLOOR,
@@ -66,10 +66,10 @@ def draw_dimensions(ours: Selection, styles: Styles) -> Any:
             axes.set_ylabel("share of networks", fontsize=8)
     panels[-1][0].legend(fontsize=6, loc="lower left", frameon=True, framealpha=1)
     widest = ", ".join(f"{depth:.0f}: d ≤ {own['widest'].iloc[0]:.0f}" for depth, own in ours.best.groupby("depth"))
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: dimensions; blue fills its space, red has less than expected, by so much; depths {widest}",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -125,11 +125,11 @@ def draw_fillings(ours: Selection, styles: Styles) -> Any:
         axes.tick_params(labelsize=7)
     for axes in panels.flat[len(runs) :]:
         axes.axis("off")
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: widths, layer by layer, of all minimal filling networks of power 2; red: neither rise nor fall "
         "alone, nor a rise and then a fall",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -154,11 +154,11 @@ def draw_training(ours: Selection, styles: Styles) -> Any:
         )
     axes.set(xscale="log", xlabel="loss of the best restart, over that of 0", ylim=(-0.6, len(runs) - 0.4))
     first = runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['targets']:.0f} random polynomials, {first['restarts']:.0f} restarts each; blue: the "
         "network fills its space",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

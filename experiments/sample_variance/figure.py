@@ -17,7 +17,7 @@ from reltrust.reporting.claims import Claim, Verdict, judge_order
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection
 from reltrust.reporting.statistics import Outcomes, bootstrap_difference
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from . import theory
 
@@ -190,10 +190,10 @@ def draw_layers(ours: Selection, styles: Styles) -> Any:
     panels[0].set_ylabel("share of sample variance, v / (v + m²)")
     panels[0].legend(fontsize=7, loc="lower left")
     n = int(ours.runs["networks"].max())
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {n} networks, {inputs_of(ours)} inputs; points medians, bands 5 to 95 %",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -215,11 +215,11 @@ def draw_curves(ours: Selection, styles: Styles) -> Any:
     axes.set(yscale="log", xlabel="steps", ylabel="training loss, nats")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.4))
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['data']}, {first['depth']} layers of width {first['width']}, batch "
         f"{first['batch_size']:.0f}, SGD; means of {ours.runs['seed'].nunique()} seeds, and each seed",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

@@ -14,7 +14,7 @@ from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import draw_learning_rates
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 LARGE = 1e8  # parameters: "over 10^8"
 NEAR = 1.1  # times AdamW's loss at most is Fromage's, to have scaled up
@@ -99,14 +99,14 @@ def draw_beginning(ours: Selection, styles: Styles) -> Any:
     axes.set(xlabel="step", ylabel=TRAIN.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
-    figure.suptitle(title(ours), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(ours))
     return figure
 
 
 def draw_by_lr(ours: Selection, styles: Styles) -> Any:
     """The lowest validation loss against the learning rate, one line an optimizer."""
     figure = draw_learning_rates([ours], styles, [None])
-    figure.suptitle(title(ours), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(ours))
     return figure
 
 

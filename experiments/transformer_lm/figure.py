@@ -17,7 +17,7 @@ from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import best_of, draw_learning_rates, judge_best
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 OVERFLOW = math.log(1e10)  # what a diverged run counts as, the authors' placeholder
 EPOCH_10 = 29_840  # steps on WikiText-2, where the authors compared learning rates
@@ -118,7 +118,7 @@ def fromage_figure_3_right_transformer(train: Selection, valid: Selection, style
     figure.axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     figure.axes[0].yaxis.set_major_formatter("{x:g}")
     figure.axes[0].yaxis.set_minor_formatter(NullFormatter())
-    figure.suptitle(title(train), fontsize=8, x=0.01, ha="left")
+    headline(figure, title(train))
     return figure
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from reltrust.reporting.claims import Claim
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Selection, describe
-from reltrust.reporting.style import Styles
+from reltrust.reporting.style import Styles, headline
 
 from . import theory
 from .architectures import ARCHITECTURES, CHAINS
@@ -113,11 +113,11 @@ def draw_networks(ours: Selection, styles: Styles) -> Any:
     panels[0][1].set_title("normalisation and residual branches", fontsize=9)
     n, hessians = (int(ours.runs[f"{name}_n"].max()) for name in ("gradient", "curvature"))
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: width {first['width']} (at 8 layers, where it grows), medians, middle halves of {n} networks, "
         f"Hessian: {hessians}",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -147,10 +147,10 @@ def draw_chains(ours: Selection, styles: Styles) -> Any:
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="median curvature at the start", ylabel="time on the plateau")
     axes.legend(fontsize=7, title="hollow: uniform weights", title_fontsize=7)
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: medians and middle halves of {int(ours.runs['gradient_n'].max())} chains; lines are theory",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -181,12 +181,12 @@ def draw_training(ours: Selection, styles: Styles) -> Any:
     handles, labels = (a + b for a, b in zip(*(axes.get_legend_handles_labels() for axes in panels), strict=True))
     panels[1].legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
     first = ours.runs.iloc[0]
-    figure.suptitle(
+    headline(
+        figure,
         f"{ours.scale}: {first['data']}, {first['network']}, width {first['width']}, batch {first['batch_size']:.0f}, "
         f"each at its best learning rate of {ours.runs['lr'].groupby(ours.runs['arm']).nunique().max()}, "
         f"{ours.runs['seed'].nunique()} seeds",
-        fontsize=8, x=0.01, ha="left",
-    )  # fmt: skip
+    )
     return figure
 
 

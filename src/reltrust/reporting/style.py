@@ -95,6 +95,11 @@ def annotate(figure: Any, text: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=size, color="0.35")
 
 
+def headline(figure: Any, text: str) -> None:
+    """Says above all panels, small and on the left, what the figure is of."""
+    figure.suptitle(text, fontsize=8, x=0.01, ha="left")
+
+
 def save(figure: Any, results: str | Path, name: str) -> list[Path]:
     """Writes ``figures/<name>.pdf`` and ``.png``, without the time of day in them, and returns their paths."""
     layout = figure.get_layout_engine()
