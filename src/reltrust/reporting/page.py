@@ -59,6 +59,11 @@ class Line:
     compared: int = 0
     """How many there are at every learning rate."""
 
+    @property
+    def tables(self) -> list[str]:
+        """The experiments in whose tables the runs are: its own, or those that the claim compares."""
+        return sorted({one.source[0] if one.source else self.experiment for one in self.claim.comparisons})
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -203,7 +208,7 @@ def _block(results: str | Path, name: str, found: Evaluation) -> Block:
 
 
 def embedded(path: Path) -> str | None:
-    """An image as a URI, at most 1600 pixels wide: as PNG of 64 colours, or as WebP, whichever is smaller (photographs
+    """An image as a URI, at most 1600 pixels wide: as PNG of 32 colours, or as WebP, whichever is smaller (photographs
     are WebP). None if there is none."""
     if not path.exists():
         return None
@@ -211,7 +216,7 @@ def embedded(path: Path) -> str | None:
         flat = image.convert("RGB")
     if flat.width > _WIDEST:
         flat = flat.resize((_WIDEST, round(flat.height * _WIDEST / flat.width)), Image.Resampling.LANCZOS)
-    few = flat.quantize(64, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = flat.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     contents = {"png": io.BytesIO(), "webp": io.BytesIO()}
     few.save(contents["png"], format="png")
     flat.save(contents["webp"], format="webp", quality=80, method=0)
