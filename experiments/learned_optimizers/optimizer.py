@@ -68,7 +68,7 @@ class LearnedOptimizer(Optimizer):
         params: parameters, or dicts that define parameter groups.
         lr: finite and >= 0: times the step. 1 is what the optimizer was trained with.
         weights: a file ``optimizer.safetensors`` that a run has kept, or ``self_trained``, that of the longest
-            self-training on record.
+            self-training on record, on trainings of 100 steps: far longer ones it does not know.
         maximize: ascend instead of descend.
 
     Raises:
