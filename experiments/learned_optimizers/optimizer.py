@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class LearnedOptimizer(Optimizer):
             state["step"] = torch.zeros((), dtype=torch.float64)
             state["momenta"] = gradient.new_zeros(len(DECAYS), *p.shape)
         momenta = momenta_after(state["momenta"].reshape(len(DECAYS), -1), gradient)
-        weights, layout = self._weights.to(p.device, dtype), Layout.of([p.numel()], dtype).to(p.device)
+        weights, layout = self._weights.to(p.device, dtype), _of_one_tensor(p.numel(), dtype, p.device)
         time = state["step"].to(p.device, dtype)
         values = p.flatten().to(dtype)
         step = step_of(weights, self._hidden, values, gradient, momenta, time, layout)
@@ -135,3 +136,9 @@ class LearnedOptimizer(Optimizer):
             p.copy_((values - group["lr"] * step).view(p.shape))
         state["momenta"] = momenta.reshape(len(DECAYS), *p.shape)
         state["step"] += 1
+
+
+@lru_cache(maxsize=64)
+def _of_one_tensor(count: int, dtype: torch.dtype, device: torch.device) -> Layout:
+    """The same at every step."""
+    return Layout.of([count], dtype).to(device)
