@@ -1,6 +1,8 @@
 """Learned optimizers: their rule, evolution strategies, the population, the optimizer of torch, verdicts, refusals."""
 
+import copy
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -527,6 +529,20 @@ def test_a_saved_optimizer_continues_bit_for_bit(weights: str, dtype: torch.dtyp
         assert kinds.same(params, continued)
     before, after = kinds.tensors_of_state(optimizer), kinds.tensors_of_state(restored)
     assert kinds.same(before.values(), after.values())
+
+
+def test_a_copy_and_one_from_a_pickle_step_like_the_original(weights: str) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = LearnedOptimizer(model.parameters(), weights=weights)
+    kinds.take_steps(optimizer, range(3))
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        kinds.take_steps(copied, [3])
+        copies = [p for group in copied.param_groups for p in group["params"]]
+        twin = copy.deepcopy(model)
+        again = LearnedOptimizer(twin.parameters(), weights=weights)
+        again.load_state_dict(optimizer.state_dict())
+        kinds.take_steps(again, [3])
+        assert kinds.same(copies, twin.parameters())
 
 
 def test_a_step_follows_the_equations(weights: str) -> None:

@@ -184,7 +184,7 @@ def test_a_dead_unit_changes_nothing_and_a_doubled_one_in_the_limit_nothing() ->
         ends = [MODEL.outputs(way(make, MODEL, start, steps=10 * 2**k)) for start in (small, doubled)]
         away.append(float((ends[0] - ends[1]).norm()))
     assert away[0] < 0.05
-    # Nothing but rounding where the library's solution is symmetric in the two units, which not every CPU's is.
+    # On some CPUs the doubled units stay equal, and the ways differ by rounding alone; on others in proportion to lr.
     assert away[1] < max(0.65 * away[0], 1e-9)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -37,8 +36,7 @@ def read(weights: str) -> tuple[Tensor, int]:
     if path is None:
         raise ValueError(f"weights={weights!r}: must be a file that a run has kept, or {SELF_TRAINED}")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = load_file(path)
     except Exception as error:  # whatever is wrong with somebody's file
         raise ValueError(f"weights={weights!r}: no file of safetensors: {error}") from None
     hidden = found[_NAMES[0]].shape[-1] if _NAMES[0] in found else 0
@@ -90,6 +88,11 @@ class LearnedOptimizer(Optimizer):
             raise ValueError(f"lr={lr!r} is not allowed: a finite number >= 0")
         super().add_param_group(param_group)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, and one from a pickle, read the weights again, which torch does not pass on."""
+        super().__setstate__(state)
+        self._weights, self._hidden = read(self.defaults["weights"])
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but momenta of float16 weights stay float32."""
         super().load_state_dict(state_dict)
@@ -135,7 +138,7 @@ class LearnedOptimizer(Optimizer):
         if group["lr"] != 0:  # else no weight is rounded
             p.copy_((values - group["lr"] * step).view(p.shape))
         state["momenta"] = momenta.reshape(len(DECAYS), *p.shape)
-        state["step"] += 1
+        state["step"] = state["step"] + 1  # what was loaded stays as it is
 
 
 @lru_cache(maxsize=64)
