@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(not _is_up(), reason="there is no SLURM here: scripts/local_slurm.sh starts one"),
 ]
-LONGER = ("training.steps=60000",)
+LONGER = ("training.steps=100000",)
 ON_SLURM = ("-m", "launcher=slurm", "launcher.memory_gb=1")
 
 
