@@ -26,6 +26,7 @@ from reltrust.records.uploading import Upload
 from reltrust.settings import Settings, Tracking
 from reltrust.sweeps.plan import plan
 from runs import begun, run
+from sweep_processes import wait_until
 
 Resolve = Callable[..., Settings]
 Call = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -359,6 +360,22 @@ def test_rows_that_come_faster_than_the_client_takes_them_are_shown_in_order_whe
     assert client.shown == list(range(1, 11))
     assert client.ended
     assert told(caplog) == []
+
+
+def test_the_client_rests_after_a_row_until_the_run_has_ended(
+    settings: Resolve, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "REST", 1e6)
+    chosen = settings()
+    record = begun(chosen)
+    tracker = open_tracker(record, watched("wandb_offline"), chosen.machine.results)
+    client.let.set()
+    log_rows(record, tracker, 1, 2, 3)
+    wait_until(lambda: client.shown == [1])
+    time.sleep(0.2)  # to take a row is a matter of microseconds here
+    assert client.shown == [1]
+    tracker.finish(Status.FINISHED, {})
+    assert client.shown == [1, 2, 3]
 
 
 def test_a_client_that_takes_no_more_rows_is_left_alone(

@@ -2,7 +2,7 @@
 
 The record on disk is the truth; ``replay`` shows recorded runs to W&B at any later time. W&B writes its own files as it
 does offline, and where it is to be shown online a process of its own uploads them: no run waits for a server. Nor does
-a training step wait for W&B's client, which takes rows in a thread of its own.
+a training step wait for W&B's client, which takes rows in a thread of its own, and a hundredth of the time at most.
 """
 
 import logging
@@ -26,6 +26,7 @@ from reltrust.settings import Tracking
 log = logging.getLogger(__name__)
 
 WAITING = 1000  # rows and files that may wait for W&B's client
+REST = 99  # times as long as it was at work, for what its threads compute the training waits (one of Python at a time)
 
 
 class Tracker(Protocol):
@@ -54,16 +55,22 @@ class NoTracker:
 
 
 class _Worker:
-    """Does what it is given, one thing after the other, in a thread of its own; takes no more than can wait."""
+    """Does what it is given, one thing after the other, in a thread of its own; takes no more than can wait.
+
+    It rests after each, until it is asked to end.
+    """
 
     def __init__(self) -> None:
+        self._ending = threading.Event()
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, daemon=True)  # stuck, it keeps nobody from leaving
         self._thread.start()
 
     def _work(self) -> None:
         while (action := self._waiting.get()) is not None:
+            started = time.monotonic()
             action()
+            self._ending.wait(REST * (time.monotonic() - started))
 
     def takes(self, action: Callable[[], None]) -> bool:
         try:
@@ -75,6 +82,7 @@ class _Worker:
     def ends(self, seconds: float) -> bool:
         """Whether all that it has taken is done within so many seconds; it takes nothing more."""
         deadline = time.monotonic() + seconds
+        self._ending.set()
         try:
             self._waiting.put(None, timeout=max(0.0, seconds))
         except queue.Full:
