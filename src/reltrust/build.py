@@ -230,11 +230,16 @@ def check(runs: Iterable[Settings], *, here: bool = True) -> None:
     for settings in different.values():
         if here:
             device(settings)
-        if settings.optimizer is None:
-            continue
-        params = [nn.Parameter(torch.zeros(shape)) for shape in ((64, 64), (64,))]
-        optimizer(settings.optimizer, params, torch.device("cpu"))
-        for name, chosen in settings.optimizer.players.items():
-            optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
+        check_optimizers(settings)
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
         data.load(name, root)
+
+
+def check_optimizers(settings: Settings) -> None:
+    """Raises SettingsError for what the chosen optimizers refuse, by one step on parameters of its own."""
+    if settings.optimizer is None:
+        return
+    params = [nn.Parameter(torch.zeros(shape)) for shape in ((64, 64), (64,))]
+    optimizer(settings.optimizer, params, torch.device("cpu"))
+    for name, chosen in settings.optimizer.players.items():
+        optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
