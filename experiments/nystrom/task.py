@@ -136,4 +136,4 @@ class PackedTops:
         together = torch.cat((images, self._landmarks), dim=1)
         x = packed_features(stacks[:split_at], together, stages, subject.activation)
         weights, columns = top if subject.top == "nystrom" else None, subject.columns or subject.size
-        return packed_linear(nystrom_features(x[:, :n], x[:, n:], self._kernels, weights, columns), weight, bias)
+        return packed_linear(nystrom_features(x, n, self._kernels, weights, columns), weight, bias)

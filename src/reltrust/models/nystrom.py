@@ -17,7 +17,7 @@ from torch.nn import functional as F
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """From x (..., n, d) and y (..., m, d) to k(x_i, y_j), (..., n, m)."""
 Init = Literal["root", "random"]
-_CHUNK = 2**18  # numbers that a pass over pairs of examples holds at a time: they stay in the cache
+_CHUNK = 2**17  # numbers that a pass over pairs of examples holds at a time: they stay in the cache
 
 
 class NystromLayer(nn.Module):
@@ -88,22 +88,22 @@ class NystromLayer(nn.Module):
         assert isinstance(self.landmarks, Tensor)
         together = self.features(torch.cat((x, self.landmarks)))
         # A compiled graph cannot look at numbers.
-        if self._histograms and not torch.compiler.is_compiling() and bool((together < 0).any()):
-            raise ValueError(f"features: the least is {float(together.min()):g}: must be at least 0 under chi2 kernels")
+        if self._histograms and not torch.compiler.is_compiling() and (least := float(together.detach().min())) < 0:
+            raise ValueError(f"features: the least is {least:g}: must be at least 0 under chi2 kernels")
         weights = list(self.weights) if len(self.weights) else None
-        return nystrom_features(together[: len(x)], together[len(x) :], self.kernels, weights, self._columns)
+        return nystrom_features(together, len(x), self.kernels, weights, self._columns)
 
 
 def nystrom_features(
-    x: Tensor, y: Tensor, kernels: Sequence[Kernel], weights: Sequence[Tensor] | None, columns: int
+    together: Tensor, n: int, kernels: Sequence[Kernel], weights: Sequence[Tensor] | None, columns: int
 ) -> Tensor:
-    """phi (..., n, q m') of q kernels from features x (..., n, d) and those of the landmarks y (..., m, d).
+    """phi (..., n, q m') of q kernels from the features of n examples and, after them, m landmarks: (..., n + m, d).
 
     Args:
         weights: W of each kernel, (..., m, m'); None: the roots of the present kernel matrices.
         columns: m'.
     """
-    x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+    x, y = F.normalize(together, dim=-1).split((n, together.shape[-2] - n), dim=-2)
     found = []
     for number, kernel in enumerate(kernels):
         if weights is None:
@@ -112,7 +112,7 @@ def nystrom_features(
         else:
             weight = weights[number]
         found.append(kernel(x, y) @ weight)
-    return torch.cat(found, dim=-1)
+    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def inverse_root(matrix: Tensor, columns: int) -> Tensor:
@@ -148,10 +148,11 @@ def rbf(x: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
 
 def chi2(x: Tensor, y: Tensor) -> Tensor:
     """sum 2 x y / (x + y) over features from 0 on, with 0/0 = 0: positive semidefinite."""
-    batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    flat = [one.expand(*batch, *one.shape[-2:]).reshape(-1, *one.shape[-2:]) for one in (x, y)]
-    found: Tensor = _Chi2.apply(*flat)
-    return found.view(*batch, *found.shape[-2:])
+    if x.shape[:-2] != y.shape[:-2]:
+        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        x, y = x.expand(*batch, *x.shape[-2:]), y.expand(*batch, *y.shape[-2:])
+    found: Tensor = _Chi2.apply(x, y)
+    return found
 
 
 def exp_chi2(x: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
@@ -181,37 +182,42 @@ def kernel_of(kernel: str | Kernel, gamma: float) -> Kernel:
 
 
 class _Chi2(torch.autograd.Function):
-    """Of x (b, n, d) and y (b, m, d). Nothing of the size b n m d is kept, nor ever there as a whole."""
+    """Of x (..., n, d) and y (..., m, d). Nothing of the size n m d is kept, nor ever there as a whole."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
-        out = x.new_empty(*x.shape[:2], y.shape[1])
-        for part, rows, own, others in _pairs(x, y):
-            share = others / (own + others).clamp_(min=torch.finfo(x.dtype).tiny)  # (b, n, m, d)
-            out[part, rows] = (share @ own.mT).squeeze(-1)
+        out = x.new_empty(*x.shape[:-1], y.shape[-2])
+        flat = out.view(-1, *out.shape[-2:])
+        for part, rows, own, others, sums in _pairs(x, y):
+            flat[part, rows] = torch.div(others, sums, out=sums).mul_(own).sum(-1)
         return out.mul_(2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (grad,) = grads
         x, y = ctx.saved_tensors
-        x_grad, y_grad = torch.empty_like(x), torch.zeros_like(y)
-        for part, rows, own, others in _pairs(x, y):
-            # Derivatives of 2 x y / (x + y): 2 (y / (x + y))^2 and 2 (x / (x + y))^2.
-            inverse = (own + others).clamp_(min=torch.finfo(x.dtype).tiny).reciprocal_()
-            weight = grad[part, rows].unsqueeze(-2)  # (b, n, 1, m)
-            x_grad[part, rows] = (weight @ (inverse * others).square_()).squeeze(-2)
-            y_grad[part] += (inverse.mul_(own).square_().mul_(weight.mT)).sum(1)
-        return x_grad.mul_(2), y_grad.mul_(2)
+        grad = 2 * grads[0].reshape(-1, *grads[0].shape[-2:])
+        x_grad, y_grad = x.new_empty(len(grad), *x.shape[-2:]), y.new_zeros(len(grad), *y.shape[-2:])
+        for part, rows, own, others, sums in _pairs(x, y):
+            # Derivatives of x y / (x + y): (y / (x + y))^2 and (x / (x + y))^2.
+            inverse, weight = sums.reciprocal_(), grad[part, rows].unsqueeze(-1)  # (b, n, m, 1)
+            x_grad[part, rows] = (inverse * others).square_().mul_(weight).sum(2)
+            y_grad[part].add_(inverse.mul_(own).square_().mul_(weight).sum(1))
+        return x_grad.view_as(x), y_grad.view_as(y)
 
 
-def _pairs(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Some members, some of their rows, and these (b, n, 1, d) beside all of y (b, 1, m, d): a chunk of pairs."""
+def _pairs(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor]]:
+    """A chunk of pairs: which members and which of their rows, these (b, n, 1, d), all of y (b, 1, m, d), their sums.
+
+    The sums (b, n, m, d) are new, and above 0 by a number that is lost in any other.
+    """
+    x, y = x.reshape(-1, *x.shape[-2:]), y.reshape(-1, *y.shape[-2:])
     (count, n, d), m = x.shape, y.shape[1]
+    above = x + torch.finfo(x.dtype).tiny
     rows = max(1, min(n, _CHUNK // max(1, m * d)))
     members = max(1, _CHUNK // max(1, n * m * d)) if rows == n else 1
     for first in range(0, count, members):
         for start in range(0, n, rows):
             part, some = slice(first, first + members), slice(start, start + rows)
-            yield part, some, x[part, some].unsqueeze(2), y[part].unsqueeze(1)
+            others = y[part].unsqueeze(1)
+            yield part, some, x[part, some].unsqueeze(2), others, above[part, some].unsqueeze(2) + others
