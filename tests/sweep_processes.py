@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -86,3 +87,16 @@ def measured(folder: Path) -> dict[str, list[dict[str, float]]]:
 def jobs(folder: Path) -> list[list[str]]:
     """The job of each attempt of each run."""
     return [[attempt["job"] for attempt in record.provenance["attempts"]] for record in records(folder)]
+
+
+def ask_slurm(*words: str) -> str:
+    """What a command of SLURM prints."""
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def slurm_is_up() -> bool:
+    """Whether scripts/local_slurm.sh has started one here."""
+    try:
+        return shutil.which("sinfo") is not None and "high" in ask_slurm("sinfo", "--noheader")
+    except (OSError, subprocess.SubprocessError):
+        return False

@@ -1,9 +1,7 @@
 """``launcher=slurm`` on a SLURM of this machine (scripts/local_slurm.sh), which requeues, preempts and ends jobs."""
 
 import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,31 +13,21 @@ from sweep_processes import (
     BREAKABLE,
     LONG,
     answer,
+    ask_slurm,
     going,
     has_rows,
     holder,
     jobs,
     measured,
     records,
+    slurm_is_up,
     statuses,
     wait_until,
 )  # fmt: skip
 
-
-def _slurm(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def _is_up() -> bool:
-    try:
-        return shutil.which("sinfo") is not None and "high" in _slurm("sinfo", "--noheader")
-    except (OSError, subprocess.SubprocessError):
-        return False
-
-
 pytestmark = [
     pytest.mark.xdist_group("slurm"),
-    pytest.mark.skipif(not _is_up(), reason="there is no SLURM here: scripts/local_slurm.sh starts one"),
+    pytest.mark.skipif(not slurm_is_up(), reason="there is no SLURM here: scripts/local_slurm.sh starts one"),
 ]
 LONGER = ("training.steps=100000",)
 ON_SLURM = ("-m", "launcher=slurm", "launcher.memory_gb=1")
@@ -81,9 +69,9 @@ def test_a_job_that_has_to_stop_goes_on_at_its_next_turn_as_if_undisturbed(
         wait_until(lambda: has_rows(tmp_path, 2))
         ids = [attempts[0].removeprefix("slurm ") for attempts in jobs(tmp_path)]
         if disturbance == "requeue":
-            _slurm("scontrol", "requeue", ids[0])
+            ask_slurm("scontrol", "requeue", ids[0])
         elif disturbance == "preempted":
-            _slurm("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+            ask_slurm("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
         _, errors = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, errors
     assert statuses(tmp_path) == [Status.FINISHED] * 2
@@ -141,7 +129,7 @@ def test_a_job_that_is_killed_is_found_out_and_does_not_stop_the_others(tmp_path
 
 def test_jobs_that_nobody_waits_for_are_not_submitted_twice_and_can_be_waited_for_later(tmp_path: Path) -> None:
     words = (*ON_SLURM, *LONG, "seed=0,1", "launcher.max_members=1")
-    _slurm("scontrol", "update", "partition=main", "state=down")  # they are to wait in the queue
+    ask_slurm("scontrol", "update", "partition=main", "state=down")  # they are to wait in the queue
     try:
         left = answer(tmp_path, *words, "launcher.wait=false")
         assert left.returncode == 0, left.stderr
@@ -155,14 +143,14 @@ def test_jobs_that_nobody_waits_for_are_not_submitted_twice_and_can_be_waited_fo
             sweep.send_signal(signal.SIGINT)
             sweep.communicate(timeout=60)
         assert sweep.returncode == 130
-        assert _slurm("squeue", "--noheader", "--array").count("reltrust") == 2  # they go on without it
+        assert ask_slurm("squeue", "--noheader", "--array").count("reltrust") == 2  # they go on without it
         with going(tmp_path, *words) as sweep:
-            _slurm("scontrol", "update", "partition=main", "state=up")
+            ask_slurm("scontrol", "update", "partition=main", "state=up")
             _, errors = sweep.communicate(timeout=120)
         assert sweep.returncode == 0, errors
         assert [len(attempts) for attempts in jobs(tmp_path)] == [1, 1]
     finally:
-        _slurm("scontrol", "update", "partition=main", "state=up")
+        ask_slurm("scontrol", "update", "partition=main", "state=up")
 
 
 def test_a_job_has_the_devices_and_the_shell_commands_that_were_asked_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fault_sweep import SWEEP, activity
 from fault_table import Fault
 
 from reltrust.records.store import Status
-from sweep_processes import answer, command, records, wait_until
+from sweep_processes import answer, ask_slurm, command, jobs, records, slurm_is_up, wait_until
 
 New = Callable[[str], Fault]
 pytestmark = pytest.mark.timeout(3600)  # as often as the form says, each time a few seconds
@@ -98,6 +98,36 @@ def test_a_sweep_that_is_asked_to_stop_leaves_checkpoints_and_no_process(
         # What is packed with others after it was stopped is equal up to rounding.
         row.compare(folder, undisturbed, tolerance=1e-4 if launcher == "packed" else 0.0)
         sweeps += 1
+    row.check()
+
+
+@pytest.mark.skipif(not slurm_is_up(), reason="there is no SLURM here: scripts/local_slurm.sh starts one")
+@pytest.mark.xdist_group("slurm")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_jobs_of_slurm_go_on_without_the_command_that_waits_for_them(
+    tmp_path: Path, undisturbed: Path, fault: New, signals: int, chance: random.Random, number: signal.Signals
+) -> None:
+    row, words, sweeps = fault(f"{number.name}, slurm"), ("launcher=slurm", "launcher.memory_gb=1"), 0
+    while row.tries < signals:
+        folder = tmp_path / f"sweep{sweeps}"
+        folder.mkdir()
+        while row.tries < signals:
+            sweep = started(folder, *words, "launcher.max_members=1", "launcher.packs_per_job=2")
+            time.sleep(chance.uniform(0, 0.3))
+            if sweep.poll() is not None:
+                break
+            sweep.send_signal(number)
+            code = sweep.wait(timeout=60)
+            if code in (0, -number):  # it was at its end
+                break
+            assert code == 128 + number
+            row.tries += 1
+        done = answer(folder, *SWEEP, *words, "launcher.max_members=1", "launcher.packs_per_job=2")
+        assert done.returncode == 0, done.stderr
+        row.compare(folder, undisturbed)
+        assert [len(attempts) for attempts in jobs(folder)] == [1] * 4  # nothing was submitted twice
+        sweeps += 1
+    wait_until(lambda: "reltrust" not in ask_slurm("squeue", "--noheader"), seconds=60)  # the last are completing
     row.check()
 
 
