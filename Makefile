@@ -18,8 +18,8 @@ STAMP := $(VENV)/.reltrust-$(shell cat requirements.lock pyproject.toml 2>/dev/n
 help: ## print this list
 	@for readme in experiments/*/README.md; do
 	  name=$$(basename $$(dirname $$readme)); echo -e "reproduce-$${name//_/-}\t$$(head -1 $$readme | cut -c3-)"
-	done | expand -t 28
-	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 28
+	done | expand -t 34
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 34
 	echo "Variables: SCALE=smoke|quick|paper SEEDS=n RESULTS=folder LAUNCHER=packed|processes|serial|slurm|ray ARGS='hydra overrides'"
 
 setup: $(STAMP) ## make .venv from requirements.lock; a second call costs nothing
@@ -39,7 +39,7 @@ reproduce-%: setup
 	@status=0
 	experiment=$(subst -,_,$*)
 	"$(PY)" -m reltrust sweep=$$experiment "scale=$(SCALE)" $(if $(SEEDS),"seed=range($(SEEDS))") "launcher=$(LAUNCHER)" "machine.results='$(RESULTS)'" $(ARGS) || status=$$?
-	if [[ $$status == [013] && -f experiments/$$experiment/figure.py && -d "$(RESULTS)" ]]; then
+	if [[ $$status == [013] && -z "$(findstring dry_run=true,$(ARGS))" && -f experiments/$$experiment/figure.py && -d "$(RESULTS)" ]]; then
 	  "$(PY)" scripts/figures.py $$experiment --results "$(RESULTS)" --scale "$(SCALE)"
 	fi
 	exit $$status

@@ -29,7 +29,7 @@ def main() -> None:
     scales = {
         scale
         for name, one in reports.items()
-        for scale in experiment.scales(name) or one.cost
+        for scale in experiment.scales(name) or (*one.cost, "smoke")  # those of a grid that spans experiments
         if scale not in one.elsewhere
     }
     if arguments.scale not in (None, *scales):

@@ -42,3 +42,13 @@ def test_a_wrong_argument_is_one_line_and_status_2(
     assert said in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["lr_comparison", "madam_bits"])
+def test_a_comparison_of_benchmarks_that_was_run_at_smoke_scale_has_nothing_to_draw_and_says_so(
+    script: Script, name: str
+) -> None:
+    """The scale was unknown, and ``make`` failed after all runs had ended well."""
+    answer = script("figures", name, "--scale", "smoke")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"{name}: no runs of the scale smoke in" in answer.stdout

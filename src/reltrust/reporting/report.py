@@ -237,7 +237,8 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
                 f"figures: {', '.join(map(str, paths))}",
             ])
         )  # fmt: skip
-    return "\n\n".join(texts) if texts else f"{experiment}: no runs of the scale {only} in {results}/summaries"
+    which = "a scale that it draws" if only is None else f"the scale {only}"
+    return "\n\n".join(texts) if texts else f"{experiment}: no runs of {which} in {results}/summaries"
 
 
 def _draw(results: str | Path, experiment: str, found: Evaluation) -> list[Path]:
