@@ -80,7 +80,7 @@ REPORT = Report(
         "madam": ("make reproduce-cifar-classifier SCALE=madam", "20 runs of 14,700 steps: a GPU"),
         "small": (
             "make reproduce-cifar-classifier SCALE=small LAUNCHER=processes",
-            "12 runs of 1,560 steps: 40 minutes, 2 CPU cores",
+            "12 runs of 1,560 steps: an hour, 2 CPU cores",
         ),
         "quick": ("make reproduce-cifar-classifier", "about 3 minutes, 2 CPU cores"),
     },
