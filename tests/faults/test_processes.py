@@ -41,15 +41,16 @@ def started(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
     return sweep
 
 
-@pytest.mark.parametrize("launcher", ["serial", "processes"])
+@pytest.mark.parametrize(("launcher", "share"), [("serial", 0.7), ("processes", 0.3)])  # as long as each other
 def test_a_sweep_that_is_killed_at_any_moment_comes_to_what_it_would_have_come_to(
-    tmp_path: Path, undisturbed: Path, fault: New, kills: int, chance: random.Random, launcher: str
-) -> None:
-    row, number = fault(f"kill -9, {launcher}"), 0
-    while row.tries < kills // 2:
+    tmp_path: Path, undisturbed: Path, fault: New, kills: int, chance: random.Random, launcher: str,
+    share: float,
+) -> None:  # fmt: skip
+    row, tries, number = fault(f"kill -9, {launcher}"), round(kills * share), 0
+    while row.tries < tries:
         folder = tmp_path / f"sweep{number}"
         folder.mkdir()
-        while row.tries < kills // 2:
+        while row.tries < tries:
             sweep = started(folder, *LAUNCHERS[launcher])
             time.sleep(chance.uniform(0, 0.6))
             if sweep.poll() is not None:
