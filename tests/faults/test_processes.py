@@ -1,5 +1,6 @@
 """Processes that are killed or asked to stop at any moment, and two that do the same."""
 
+import math
 import os
 import random
 import shutil
@@ -41,12 +42,13 @@ def started(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
     return sweep
 
 
-@pytest.mark.parametrize(("launcher", "share"), [("serial", 0.7), ("processes", 0.3)])  # as long as each other
+@pytest.mark.parametrize("half", [1, 2])  # a whole one would be by far the longest test, and others wait for its end
+@pytest.mark.parametrize("launcher", ["serial", "processes"])
 def test_a_sweep_that_is_killed_at_any_moment_comes_to_what_it_would_have_come_to(
     tmp_path: Path, undisturbed: Path, fault: New, kills: int, chance: random.Random, launcher: str,
-    share: float,
+    half: int,
 ) -> None:  # fmt: skip
-    row, tries, number = fault(f"kill -9, {launcher}"), round(kills * share), 0
+    row, tries, number = fault(f"kill -9, {launcher}, {half} of 2"), math.ceil(kills / 4), 0
     while row.tries < tries:
         folder = tmp_path / f"sweep{number}"
         folder.mkdir()
@@ -108,12 +110,13 @@ def test_a_sweep_that_is_asked_to_stop_leaves_checkpoints_and_no_process(
 def test_jobs_of_slurm_go_on_without_the_command_that_waits_for_them(
     tmp_path: Path, undisturbed: Path, fault: New, signals: int, chance: random.Random, number: signal.Signals
 ) -> None:
-    row, words, sweeps = fault(f"{number.name}, slurm"), ("launcher=slurm", "launcher.memory_gb=1"), 0
+    row, sweeps = fault(f"{number.name}, slurm"), 0
+    words = ("launcher=slurm", "launcher.memory_gb=1", "launcher.max_members=1", "launcher.packs_per_job=2")
     while row.tries < signals:
         folder = tmp_path / f"sweep{sweeps}"
         folder.mkdir()
         while row.tries < signals:
-            sweep = started(folder, *words, "launcher.max_members=1", "launcher.packs_per_job=2")
+            sweep = started(folder, *words)
             time.sleep(chance.uniform(0, 0.3))
             if sweep.poll() is not None:
                 break
@@ -123,7 +126,7 @@ def test_jobs_of_slurm_go_on_without_the_command_that_waits_for_them(
                 break
             assert code == 128 + number
             row.tries += 1
-        done = answer(folder, *SWEEP, *words, "launcher.max_members=1", "launcher.packs_per_job=2")
+        done = answer(folder, *SWEEP, *words)
         assert done.returncode == 0, done.stderr
         row.compare(folder, undisturbed)
         assert [len(attempts) for attempts in jobs(folder)] == [1] * 4  # nothing was submitted twice
