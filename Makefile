@@ -70,7 +70,7 @@ test-clusters: setup ## SLURM's (where scripts/local_slurm.sh has started one) a
 	@"$(PY)" -m pytest -n 2 --dist loadgroup tests/clusters $(ARGS)
 
 faults: setup ## kill, stop, starve and damage sweeps, and print what was lost (FULL=1: many more times)
-	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest -n 3 --dist loadgroup tests/faults $(ARGS)
+	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest -n 4 --dist loadgroup tests/faults $(ARGS)
 
 gpu-check: setup ## on a machine with a GPU: tests, kernels, packs and the large model, and what to commit (docs/gpu.md)
 	@"$(PY)" scripts/gpu_check.py $(ARGS)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reltrust.errors import SettingsError
@@ -223,9 +224,13 @@ def test_what_only_the_machine_can_refuse_is_refused_once_and_before_anything_st
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("workers", ["launcher.workers=2", "launcher.workers=1"])
+# Schedulers and terminals send a signal to all processes of the group, other people to the first one.
+@pytest.mark.parametrize(
+    ("workers", "send"),
+    [("launcher.workers=2", os.kill), ("launcher.workers=2", os.killpg), ("launcher.workers=1", os.kill)],
+)
 def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_repeated(
-    reltrust: Call, tmp_path: Path, workers: str
+    reltrust: Call, tmp_path: Path, workers: str, send: Callable[[int, int], None]
 ) -> None:
     kinds = ("task.hidden_layers=2,3", "seed=0,1")  # two packs
     long = ("training.steps=1500", "training.log_every=20", "training.evaluate_every=1500")
@@ -239,7 +244,7 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     while not any(path.stat().st_size for path in tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):
         assert sweep.poll() is None
         time.sleep(0.02)
-    os.kill(sweep.pid, signal.SIGTERM)
+    send(sweep.pid, signal.SIGTERM)
     assert sweep.wait(timeout=120) == 143
     records = [RunRecord(path.parent) for path in tmp_path.glob("results/runs/*/*/*/status.json")]
     deadline = time.monotonic() + 30
@@ -252,6 +257,27 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
     assert again.returncode == 0, again.stderr
     assert {record.status for record in Store(tmp_path / "results").records()} == {Status.FINISHED}
     assert len(list(Store(tmp_path / "results").records())) == 4
+
+
+def test_processes_that_are_interrupted_while_they_import_say_nothing_and_end(tmp_path: Path) -> None:
+    words = ("-m", "scale=smoke", "task.hidden_layers=2,3", "launcher=processes", "launcher.workers=2")
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "reltrust", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(family := psutil.Process(sweep.pid).children(recursive=True)) < 2:  # the first one imports nothing
+        assert sweep.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, said = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130
+    assert said.splitlines() == ["2 runs: 2 start", "interrupted: the same command goes on from what was kept"]
+    assert not psutil.wait_procs(family, timeout=30)[1]
+    assert {record.status for record in Store(tmp_path / "results").records()} <= {Status.PREEMPTED}
 
 
 @pytest.mark.parametrize(

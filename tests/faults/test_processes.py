@@ -86,7 +86,8 @@ def test_a_sweep_that_is_asked_to_stop_leaves_checkpoints_and_no_process(
             if sweep.poll() is not None:
                 break
             family = psutil.Process(sweep.pid).children(recursive=True)
-            sweep.send_signal(number)
+            # A terminal's Ctrl-C is for all processes of the command.
+            os.killpg(sweep.pid, number) if number == signal.SIGINT else sweep.send_signal(number)
             code = sweep.wait(timeout=60)
             _, alive = psutil.wait_procs(family, timeout=20)
             row.left_behind += len(alive)

@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from types import FrameType
 from typing import Any
 
@@ -22,6 +24,8 @@ from reltrust.settings import Launcher
 from reltrust.sweeps.plan import PlannedRun
 from reltrust.training.stopping import PREEMPTED, SIGNALS, StopRequest
 
+# What takes each process seconds to import: all of torch that a run uses, and the embedded digits' package.
+_IMPORTED = ("reltrust.packing.runner", "torch._dynamo", "sklearn.datasets")
 _SECONDS_TO_STOP = 20.0  # for checkpoints, once the process that started this one is dead
 
 
@@ -58,15 +62,24 @@ def run_packs(runs: Sequence[PlannedRun], launcher: Launcher, cores: int | None 
                 outcomes |= dict(zip(pack, run_pack([runs[i] for i in pack], **limits), strict=True))
         return [outcomes[i] for i in range(len(runs))]
 
-    # Forked processes would share torch's threads and locks; spawned ones have their own.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    with pool, _forwarded_signals() as stop:
-        futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in packs]
+    with ProcessPoolExecutor(workers, _context(), _start_worker) as pool, _forwarded_signals() as stop:
+        with _held_back(SIGNALS):  # in new processes too, until they can listen
+            futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in packs]
         if stop.is_set():
             _terminate_children()  # those too that were started after the signal
         for pack, future in zip(packs, futures, strict=True):
             outcomes |= dict(zip(pack, _outcomes_of(future, len(pack), stop), strict=True))
     return [outcomes[i] for i in range(len(runs))]
+
+
+def _context() -> BaseContext:
+    """How processes are started: forks of this one would share torch's threads and locks, those of a server that only
+    imports have none, and share what is imported. Elsewhere than on Linux not all that is imported bears it."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED))
+    return context
 
 
 def _submit(pool: ProcessPoolExecutor, pack: list[PlannedRun], limits: dict[str, Any]) -> "Future[list[Outcome]]":
@@ -83,7 +96,7 @@ def _outcomes_of(future: "Future[list[Outcome]]", members: int, stop: threading.
     try:
         return future.result()
     except Exception as error:
-        if stop.is_set():  # a process that is asked to stop before it can listen just ends
+        if stop.is_set():  # whoever asks to stop may soon kill
             return [Status.PREEMPTED] * members
         if isinstance(error, BrokenExecutor):
             what = "a process of the sweep died; if for want of memory, lower launcher.memory_fraction"
@@ -111,6 +124,16 @@ def _forwarded_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _held_back(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Signals that come meanwhile come afterwards; to processes that are started meanwhile, when they let them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _terminate_children() -> None:
     for process in multiprocessing.active_children():
         process.terminate()  # SIGTERM
@@ -121,6 +144,7 @@ def _start_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     StopRequest().__enter__()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches every process; the first one forwards it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _end_with_parent() -> None:
