@@ -25,7 +25,7 @@ from reltrust.sweeps.plan import PlannedRun
 from reltrust.training.stopping import PREEMPTED, SIGNALS, StopRequest
 
 # What takes each process seconds to import: all of torch that a run uses, and the embedded digits' package.
-_IMPORTED = ("reltrust.packing.runner", "torch._dynamo", "sklearn.datasets")
+IMPORTED = ("reltrust.packing.runner", "torch._dynamo", "sklearn.datasets")
 _SECONDS_TO_STOP = 20.0  # for checkpoints, once the process that started this one is dead
 
 
@@ -62,7 +62,7 @@ def run_packs(runs: Sequence[PlannedRun], launcher: Launcher, cores: int | None 
                 outcomes |= dict(zip(pack, run_pack([runs[i] for i in pack], **limits), strict=True))
         return [outcomes[i] for i in range(len(runs))]
 
-    with ProcessPoolExecutor(workers, _context(), _start_worker) as pool, _forwarded_signals() as stop:
+    with ProcessPoolExecutor(workers, new_processes(), _start_worker) as pool, _forwarded_signals() as stop:
         with _held_back(SIGNALS):  # in new processes too, until they can listen
             futures = [_submit(pool, [runs[i] for i in pack], limits) for pack in packs]
         if stop.is_set():
@@ -72,13 +72,13 @@ def run_packs(runs: Sequence[PlannedRun], launcher: Launcher, cores: int | None 
     return [outcomes[i] for i in range(len(runs))]
 
 
-def _context() -> BaseContext:
+def new_processes() -> BaseContext:
     """How processes are started: forks of this one would share torch's threads and locks, those of a server that only
     imports have none, and share what is imported. Elsewhere than on Linux not all that is imported bears it."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_IMPORTED))
+    context.set_forkserver_preload(list(IMPORTED))
     return context
 
 
