@@ -54,6 +54,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that at the end no process waits for another."""
+    order = {"test_settings.py": 0, "test_processes.py": 1}
+    items.sort(key=lambda item: order.get(item.path.name, 2))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
     rows = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "fault"]
