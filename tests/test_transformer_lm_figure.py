@@ -107,3 +107,16 @@ def test_both_texts_are_drawn_and_published_points_only_beside_their_protocol(tm
         labels = drawn.axes[1].get_legend_handles_labels()[1]
         assert ("as published" in labels) is hollow
         assert [axes.get_title() for axes in drawn.axes] == ["training perplexity", "validation perplexity"]
+
+
+def test_perplexities_that_leave_no_room_for_the_others_are_numbers_at_the_edge() -> None:
+    rows = [
+        row_of("adam", lr, value, 1.1 * value, scale="quick") for lr, value in ((0.001, 100), (0.01, 120), (1, 1e60))
+    ]
+    table = pd.DataFrame(rows).assign(arm="adam", style="{}")
+    selections = [select(table, figure.AT_END[part], "quick") for part in ("train", "valid")]
+    drawn = figure.fromage_figure_3_right_transformer(*selections, report.Styles(table))
+    plt.close(drawn)
+    for axes, told in zip(drawn.axes, ("\u2191 1.0e+60", "\u2191 1.1e+60"), strict=True):
+        assert 132 < axes.get_ylim()[1] < 1000
+        assert [text.get_text() for text in axes.texts] == [told]

@@ -24,8 +24,8 @@ from reltrust.settings import Launcher
 from reltrust.sweeps.plan import PlannedRun
 from reltrust.training.stopping import PREEMPTED, SIGNALS, StopRequest
 
-# What takes each process seconds to import: all of torch that a run uses, and the embedded digits' package.
-IMPORTED = ("reltrust.packing.runner", "torch._dynamo", "sklearn.datasets")
+# What takes each process seconds to import: torch, and what its optimizers import once there is one.
+IMPORTED = ("reltrust.packing.runner", "torch._dynamo")
 _SECONDS_TO_STOP = 20.0  # for checkpoints, once the process that started this one is dead
 
 

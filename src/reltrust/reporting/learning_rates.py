@@ -11,6 +11,7 @@ from reltrust.reporting.lines import draw_means, draw_published
 from reltrust.reporting.selection import Selection, describe
 from reltrust.reporting.style import Styles
 
+FAR = 100.0  # times the median error is what a figure has room for
 NEAR = 1.1  # times as good is the best learning rate's value at most, for another one to be partly the best
 
 
@@ -48,15 +49,40 @@ def draw_learning_rates(
     sharey: bool = False,
     **of_axes: Any,
 ) -> Any:
-    """A panel for each selection, all by ``lr``: means, seeds, and published runs with their column, hollow."""
+    """A panel for each selection, all by ``lr``: means, seeds, and published runs with their column, hollow.
+
+    Errors of more than 100 times their median would leave no room for the others, and are numbers at the upper edge.
+    """
     size = (1.6 + 3.3 * len(selections), 3.5)
     figure, panels = plt.subplots(1, len(selections), figsize=size, sharey=sharey, squeeze=False)
+    errors = []
     for axes, selection, theirs in zip(panels[0], selections, published, strict=True):
+        measure, means = selection.comparison.measure, describe(selection)
         beside = [] if theirs is None else [str(arm) for arm in theirs[0]["arm"]]
         if theirs is not None:
             draw_published(axes, theirs[0], "lr", theirs[1], styles, beside=selection.arms)
         draw_means(axes, selection, styles, beside=beside)
         axes.set(xscale="log", xlabel="learning rate", **of_axes)
-        axes.set_title(selection.comparison.measure.label, fontsize=9)
+        axes.set_title(measure.label, fontsize=9)
+        if measure.best == "min":
+            parts = [(means, "mean"), *([] if theirs is None else [theirs])]
+            own = pd.concat([points.rename(columns={value: "error"}) for points, value in parts], ignore_index=True)
+            errors.append(own[["arm", "lr", "error"]].assign(axes=axes))
+    for together in [pd.concat(errors)] if sharey and errors else errors:
+        _leave_out_far_ones(together, styles)
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _leave_out_far_ones(points: pd.DataFrame, styles: Styles) -> None:
+    """Ends y above the largest error that is not far off. Of points with ``arm``, ``lr``, ``error`` and ``axes``."""
+    is_far = points["error"] > FAR * points["error"].median()
+    for axes in points["axes"].unique() if is_far.any() else ():
+        axes.set_ylim(top=2 * points["error"][~is_far].max())
+        for lr, far in points[is_far & (points["axes"] == axes)].groupby("lr"):
+            for place, (arm, error) in enumerate(zip(far["arm"], far["error"], strict=True)):
+                axes.annotate(
+                    f"\u2191 {error:.1e}", (lr, 1), xycoords=("data", "axes fraction"), va="top", ha="center",
+                    xytext=(0, -9 * place), textcoords="offset points", fontsize=7,
+                    color=styles.line(str(arm))["color"],
+                )  # fmt: skip
