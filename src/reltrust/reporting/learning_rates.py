@@ -75,10 +75,11 @@ def draw_learning_rates(
 
 
 def _leave_out_far_ones(points: pd.DataFrame, styles: Styles) -> None:
-    """Ends y above the largest error that is not far off. Of points with ``arm``, ``lr``, ``error`` and ``axes``."""
+    """Ends y where the errors end that are not far off. Of points with ``arm``, ``lr``, ``error`` and ``axes``."""
     is_far = points["error"] > FAR * points["error"].median()
+    others = points["error"][~is_far]
     for axes in points["axes"].unique() if is_far.any() else ():
-        axes.set_ylim(top=2 * points["error"][~is_far].max())
+        axes.set_ylim(others.min() / 1.5, 4 * others.max())  # above them is room for numbers
         for lr, far in points[is_far & (points["axes"] == axes)].groupby("lr"):
             for place, (arm, error) in enumerate(zip(far["arm"], far["error"], strict=True)):
                 axes.annotate(
