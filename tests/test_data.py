@@ -96,6 +96,12 @@ def test_every_pixel_of_the_digits_is_standardised_on_the_training_images(digits
     assert (digits.train.images[:, ~changing] == 0).all()
 
 
+def test_digits_without_their_package_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="data=digits needs the package scikit-learn: pip install scikit-learn"):
+        images._LOADERS["digits"]("unused-by-digits")
+
+
 def test_the_digits_are_those_of_scikit_learn_each_once_with_its_label(digits: ImageData) -> None:
     from sklearn.datasets import load_digits
 
