@@ -1,7 +1,7 @@
 """What the processes of a sweep cost before they train: forks of a server that imports, against new interpreters.
 
-Each process imports what a run on embedded digits does. Seconds of CPU are those of all of them together, with the
-server; memory is what a process shares with no other. Each way is tried in a process of its own.
+Each process imports what a run does. Seconds of CPU are those of all of them together, with the server; memory is what
+a process shares with no other. Each way is tried in a process of its own.
 
     python benchmarks/processes.py
 """
