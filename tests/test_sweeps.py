@@ -260,7 +260,8 @@ def test_a_sweep_that_is_terminated_takes_its_processes_along_and_goes_on_when_r
 
 
 def test_processes_that_are_interrupted_while_they_import_say_nothing_and_end(tmp_path: Path) -> None:
-    words = ("-m", "scale=smoke", "task.hidden_layers=2,3", "launcher=processes", "launcher.workers=2")
+    quiet = ("machine.progress=false", "tracking=none")
+    words = ("-m", "scale=smoke", "task.hidden_layers=2,3", "launcher=processes", "launcher.workers=2", *quiet)
     sweep = subprocess.Popen(
         [sys.executable, "-m", "reltrust", *words],
         cwd=tmp_path,
