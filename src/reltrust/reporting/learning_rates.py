@@ -55,7 +55,7 @@ def draw_learning_rates(
     """
     size = (1.6 + 3.3 * len(selections), 3.5)
     figure, panels = plt.subplots(1, len(selections), figsize=size, sharey=sharey, squeeze=False)
-    errors = []
+    errors: list[tuple[Any, pd.DataFrame]] = []  # of each panel of which less is better: arm, lr, error
     for axes, selection, theirs in zip(panels[0], selections, published, strict=True):
         measure, means = selection.comparison.measure, describe(selection)
         beside = [] if theirs is None else [str(arm) for arm in theirs[0]["arm"]]
@@ -67,20 +67,23 @@ def draw_learning_rates(
         if measure.best == "min":
             parts = [(means, "mean"), *([] if theirs is None else [theirs])]
             own = pd.concat([points.rename(columns={value: "error"}) for points, value in parts], ignore_index=True)
-            errors.append(own[["arm", "lr", "error"]].assign(axes=axes))
-    for together in [pd.concat(errors)] if sharey and errors else errors:
-        _leave_out_far_ones(together, styles)
+            errors.append((axes, own[["arm", "lr", "error"]]))
+    for one_scale in [errors] if sharey and errors else [[one] for one in errors]:
+        _leave_out_far_ones(one_scale, styles)
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _leave_out_far_ones(points: pd.DataFrame, styles: Styles) -> None:
-    """Ends y where the errors end that are not far off. Of points with ``arm``, ``lr``, ``error`` and ``axes``."""
-    is_far = points["error"] > FAR * points["error"].median()
-    others = points["error"][~is_far]
-    for axes in points["axes"].unique() if is_far.any() else ():
+def _leave_out_far_ones(panels: Sequence[tuple[Any, pd.DataFrame]], styles: Styles) -> None:
+    """Ends y where the errors end that are not far off; the panels have one scale."""
+    every = pd.concat([points["error"] for _, points in panels])
+    most = FAR * every.median()
+    if (every <= most).all():
+        return
+    others = every[every <= most]
+    for axes, points in panels:
         axes.set_ylim(others.min() / 1.5, 4 * others.max())  # above them is room for numbers
-        for lr, far in points[is_far & (points["axes"] == axes)].groupby("lr"):
+        for lr, far in points[points["error"] > most].groupby("lr"):
             for place, (arm, error) in enumerate(zip(far["arm"], far["error"], strict=True)):
                 axes.annotate(
                     f"\u2191 {error:.1e}", (lr, 1), xycoords=("data", "axes fraction"), va="top", ha="center",
