@@ -45,14 +45,15 @@ reproduce-%: setup
 	exit $$status
 
 figures: ## redraw every figure from results/summaries alone (needs no torch)
-	@if [ ! -x "$(PY)" ] && "$(PYTHON)" -c 'import pandas, matplotlib' 2>/dev/null; then
+	@[[ -z "$(filter report,$(MAKECMDGOALS))" ]] || exit 0 # the report draws them too
+	if [ ! -x "$(PY)" ] && "$(PYTHON)" -c 'import pandas, matplotlib' 2>/dev/null; then
 	  "$(PYTHON)" scripts/figures.py --results "$(RESULTS)"
 	else
 	  $(MAKE) --no-print-directory setup
 	  "$(PY)" scripts/figures.py --results "$(RESULTS)"
 	fi
 
-report: figures ## everything on one page, results/report/index.html: claims, figures, tables, deviations (needs no torch)
+report: ## the same, and everything on one page, results/report/index.html: claims, figures, tables, deviations (needs no torch)
 	@if [ ! -x "$(PY)" ] && "$(PYTHON)" -c 'import pandas, matplotlib, jinja2, markdown_it' 2>/dev/null; then
 	  "$(PYTHON)" scripts/report.py --results "$(RESULTS)"
 	else

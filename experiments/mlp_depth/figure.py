@@ -39,14 +39,8 @@ PUBLISHED["arm"] = PUBLISHED["optimizer"]
 DRAWN = PUBLISHED[PUBLISHED["quantity"] == "figure"]
 AFTER: dict[Any, pd.DataFrame] = dict(iter(PUBLISHED[PUBLISHED["quantity"] == "run"].groupby("epoch")))
 RUNS = AFTER[100]
-
-
-def best(runs: pd.DataFrame) -> pd.DataFrame:
-    """Published runs at the learning rate that is selected for them."""
-    return select(runs, DEPTH, "published").best
-
-
-POINTS = {"paper": DRAWN, "paper20": best(AFTER[20])}
+SELECTED = {epoch: select(runs, DEPTH, "published") for epoch, runs in AFTER.items()}
+POINTS = {"paper": DRAWN, "paper20": SELECTED[20].best}
 
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -122,14 +116,14 @@ def judge_cells(theirs: Selection, ours: Selection) -> tuple[str, Verdict]:
 LABELS = {"fromage": "Fromage", "adam": "Adam", "sgd_momentum": "SGD (momentum 0.9)"}
 
 
-def published_outcomes(runs: pd.DataFrame) -> dict[str, Outcomes]:
-    selection = select(runs, DEPTH, "published")
-    return {arm: found for arm in LABELS if (found := Outcomes.of(selection, arm)) is not None}
+def outcomes(theirs: Selection) -> dict[str, Outcomes]:
+    """Of the published optimizers."""
+    return {arm: found for arm in LABELS if (found := Outcomes.of(theirs, arm)) is not None}
 
 
-def orders(runs: pd.DataFrame, *scales: str, when: str = "") -> list[Claim]:
+def orders(theirs: Selection, *scales: str, when: str = "") -> list[Claim]:
     """That one optimizer trains deeper than another, as it did in these published runs."""
-    reached = {arm: theirs.statistic(trainable_depth) for arm, theirs in published_outcomes(runs).items()}
+    reached = {arm: one.statistic(trainable_depth) for arm, one in outcomes(theirs).items()}
     return [
         Claim(
             text=f"{LABELS[a]} trains deeper perceptrons than {LABELS[b]}{when}",
@@ -145,18 +139,18 @@ def orders(runs: pd.DataFrame, *scales: str, when: str = "") -> list[Claim]:
     ]
 
 
-def depths(runs: pd.DataFrame, *scales: str, when: str = "") -> list[Claim]:
+def depths(theirs: Selection, *scales: str, when: str = "") -> list[Claim]:
     """How deep each optimizer trained in these published runs."""
     claims = []
-    for arm, theirs in published_outcomes(runs).items():
-        reached = theirs.statistic(trainable_depth)
+    for arm, one in outcomes(theirs).items():
+        reached = one.statistic(trainable_depth)
         claims.append(
             Claim(
                 text=f"{LABELS[arm]} trains up to this many hidden layers of width 784{when}",
                 comparison=DEPTH,
                 scales=scales,
-                published=f"{reached:g}" + (" (the deepest tried)" if reached == max(theirs.x) else "") + when,
-                judge=partial(judge_depth, arm, theirs),
+                published=f"{reached:g}" + (" (the deepest tried)" if reached == max(one.x) else "") + when,
+                judge=partial(judge_depth, arm, one),
                 finding="How deep each optimizer trains a perceptron of width 784",
                 label=LABELS[arm],
                 arms=(arm,),
@@ -171,7 +165,7 @@ CELLS = [
         comparison=comparison,
         scales=("paper20",),
         published="78 cells",
-        judge=partial(judge_cells, select(AFTER[epoch], DEPTH, "published")),
+        judge=partial(judge_cells, SELECTED[epoch]),
     )
     for epoch, comparison in ((20, DEPTH), (10, EPOCH_10))
 ]
@@ -215,7 +209,7 @@ def fromage_figure_3_left_in_epochs_10_and_20(at_20: Selection, at_10: Selection
     """Accuracy against depth in epochs 10 and 20, a panel each."""
     figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.5), sharey=True)
     for axes, selection, epoch in zip(panels, (at_10, at_20), (10, 20), strict=True):
-        draw_accuracies(axes, selection, styles, best(AFTER[epoch]))
+        draw_accuracies(axes, selection, styles, SELECTED[epoch].best)
         axes.set_title(f"epoch {epoch}", fontsize=9)
     panels[0].set(ylabel="training accuracy")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -243,11 +237,11 @@ REPORT = Report(
         Figure("-epochs", DEPTH, fromage_figure_3_left_in_epochs_10_and_20, also=(EPOCH_10,), scales=("paper20",)),
     ),
     claims=(
-        *orders(AFTER[20], "paper20", when=", after 20 of 100 epochs"),
-        *depths(AFTER[20], "paper20", when=", after 20 of 100 epochs"),
+        *orders(SELECTED[20], "paper20", when=", after 20 of 100 epochs"),
+        *depths(SELECTED[20], "paper20", when=", after 20 of 100 epochs"),
         *CELLS,
-        *orders(RUNS, "quick", "paper"),
-        *depths(RUNS, "paper"),
+        *orders(SELECTED[100], "quick", "paper"),
+        *depths(SELECTED[100], "paper"),
     ),
     cost={
         "paper": ("make reproduce-mlp-depth SCALE=paper", "264 runs of 24,000 steps: a GPU"),

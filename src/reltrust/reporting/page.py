@@ -5,7 +5,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from reltrust import experiments
-from reltrust.errors import RecordError
 from reltrust.records.artifacts import figure_path, report_path, summary_path, write_report
 from reltrust.reporting import pages
 from reltrust.reporting.captions import caption, named
 from reltrust.reporting.claims import Claim, Judgement, Verdict
 from reltrust.reporting.pairwise import pairwise
-from reltrust.reporting.report import Evaluation, Report, evaluate, load_report, names
+from reltrust.reporting.report import Evaluation, Report, load_report
 
 _WIDEST = 1600  # pixels of an embedded figure
 _RUN_COLUMNS = ("seed", "status", "steps", "seconds", "device", "commit")
@@ -46,10 +45,13 @@ class Table:
 class Line:
     """One claim at one scale: a row of the table of claims, and what it expands to."""
 
-    experiment: str
     figure: str
-    claim: Claim
     judgement: Judgement
+    rule: str
+    tuned: bool
+    """Whether a learning rate is selected."""
+    tables: list[str]
+    """The experiments in whose tables the runs are: its own, or those that the claim compares."""
     scale: str
     command: str
     cost: str
@@ -58,11 +60,6 @@ class Line:
     """Those behind the verdict, at their selected learning rates."""
     compared: int = 0
     """How many there are at every learning rate."""
-
-    @property
-    def tables(self) -> list[str]:
-        """The experiments in whose tables the runs are: its own, or those that the claim compares."""
-        return sorted({one.source[0] if one.source else self.experiment for one in self.claim.comparisons})
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What the page has of an experiment."""
+    """What the page has of an experiment: texts, numbers and pictures, whichever process they were made in."""
 
     name: str
     title: str
@@ -95,25 +92,15 @@ class Chapter:
     readme: str | None
     summary: str | None
     deviations: str
-    lines: list[Line] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
+    lines: list[Line]
+    blocks: list[Block]
+    provenance: list[dict[str, Any]]
+    """A row a scale."""
 
 
-def write(results: str | Path) -> tuple[Path, list[str]]:
-    """Writes ``report/index.html``; returns its path and what could not be read, an error a line.
-
-    Figures are those in ``results/figures``: the page says which are not drawn.
-    """
-    chapters, errors, provenance = [], [], []
-    for name in names():
-        try:
-            report = load_report(name)
-            found = {one.scale: one for one in evaluate(results, name, report)}
-        except RecordError as error:
-            errors.append(str(error))
-            continue
-        chapters.append(_chapter(results, name, report, found))
-        provenance += [_provenance(name, one) for one in found.values()]
+def write(results: str | Path, chapters: Sequence[Chapter], errors: Sequence[str] = ()) -> Path:
+    """Writes ``report/index.html``: the chapters, and what could not be read, an error a line; returns its path."""
+    provenance = [row for chapter in chapters for row in chapter.provenance]
     lines = [line for chapter in chapters for line in chapter.lines]
     environment = Environment(
         loader=PackageLoader("reltrust.reporting", "html"), autoescape=True, undefined=StrictUndefined,
@@ -129,10 +116,15 @@ def write(results: str | Path) -> tuple[Path, list[str]]:
         protocol=_link(results, Path(experiments.__path__[-1]).parent / "docs" / "protocol.md"),
         versions={package: version(package) for package in ("matplotlib", "pandas")},
     )
-    return write_report(results, html), errors
+    return write_report(results, html)
 
 
-def _chapter(results: str | Path, name: str, report: Report, found: Mapping[str, Evaluation]) -> Chapter:
+def chapter(results: str | Path, name: str, evaluations: Sequence[Evaluation]) -> Chapter:
+    """Of an experiment and what was found at its scales.
+
+    Figures are those in ``results/figures``: the page says which are not drawn.
+    """
+    report, found = load_report(name), {one.scale: one for one in evaluations}
     folder = next(Path(path, name) for path in experiments.__path__ if Path(path, name, "figure.py").exists())
     readme = folder / "README.md"
     page = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -148,7 +140,8 @@ def _chapter(results: str | Path, name: str, report: Report, found: Mapping[str,
         summary=_link(results, summary_path(results, name)),
         deviations=pages.deviations(page, moved),
         lines=list(_lines(name, report, found)),
-        blocks=[_block(results, name, one) for one in found.values()],
+        blocks=[_block(results, name, one) for one in evaluations],
+        provenance=[_provenance(name, one) for one in evaluations],
     )
 
 
@@ -158,13 +151,15 @@ def _lines(name: str, report: Report, found: Mapping[str, Evaluation]) -> Iterat
         evaluation = found.get(scale)
         judgements = evaluation.judgements if evaluation else report.not_run(scale)
         for claim, judgement in zip(report.claims_of(scale), judgements, strict=True):
-            line = Line(name, report.title, claim, judgement, scale, command, cost)
+            tables = sorted({one.source[0] if one.source else name for one in claim.comparisons})
+            tuned = claim.comparison.tuned is not None
+            line = Line(report.title, judgement, claim.rule, tuned, tables, scale, command, cost)
             if evaluation and judgement.verdict is not Verdict.NOT_RUN:
                 about = [evaluation.selections[comparison] for comparison in claim.comparisons]
                 runs = pd.concat([_of_arms(one.best, claim.arms) for one in about])
                 compared = pd.concat([_of_arms(one.runs, claim.arms) for one in about])
                 hardware, table = ", ".join(sorted(set(runs["device"].astype(str)))), _runs(runs, claim)
-                line = Line(name, report.title, claim, judgement, scale, command, cost, hardware, table, len(compared))
+                line = replace(line, hardware=hardware, runs=table, compared=len(compared))
             yield line
 
 

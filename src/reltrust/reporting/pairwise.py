@@ -31,10 +31,13 @@ def pairwise(selection: Selection) -> pd.DataFrame:
     comparison = selection.comparison
     sign = 1 if comparison.measure.best == "max" else -1
     rows: list[dict[str, object]] = []
-    for x, runs in selection.best.groupby(comparison.x):
-        by_arm = {str(arm): own.groupby("seed")["value"].mean() for arm, own in runs.groupby("arm")}
-        for a, b in itertools.combinations(by_arm, 2):
-            pair = pd.concat([by_arm[a], by_arm[b]], axis=1, join="inner").to_numpy(float)
+    means = selection.best.groupby([comparison.x, "arm", "seed"])["value"].mean()
+    for x, of_x in means.groupby(level=0):
+        by_seed = of_x.droplevel(0).unstack()
+        values = dict(zip(map(str, by_seed.index), by_seed.to_numpy(float), strict=True))
+        for a, b in itertools.combinations(values, 2):
+            pair = np.stack([values[a], values[b]], axis=1)
+            pair = pair[~np.isnan(pair).any(axis=1)]
             if len(pair) < 2 or not np.isfinite(pair).all():
                 continue
             differences = sign * (pair[:, 0] - pair[:, 1])

@@ -211,11 +211,16 @@ _NOTHING = _Tables(
 )
 
 
-def write(results: str | Path, experiment: str, only: str | None = None) -> str:
+def write(
+    results: str | Path,
+    experiment: str,
+    only: str | None = None,
+    then: Callable[[Evaluation], object] = lambda found: None,
+) -> str:
     """Draws the figures of every scale of which there are runs (or of ``only`` that), and says what they show.
 
-    Beside the figures it writes ``summaries/<experiment>-<scale>-selected.csv``, the cells of an
-    :class:`Evaluation`.
+    Beside the figures it writes ``summaries/<experiment>-<scale>-selected.csv``, the cells of an :class:`Evaluation`.
+    ``then`` gets each of these, once its figures are drawn.
     """
     report, texts = load_report(experiment), []
     if not any(summary_path(results, name).exists() for name in report.reads or [experiment]):
@@ -237,6 +242,7 @@ def write(results: str | Path, experiment: str, only: str | None = None) -> str:
                 f"figures: {', '.join(map(str, paths))}",
             ])
         )  # fmt: skip
+        then(found)
     which = "a scale that it draws" if only is None else f"the scale {only}"
     return "\n\n".join(texts) if texts else f"{experiment}: no runs of {which} in {results}/summaries"
 

@@ -76,36 +76,18 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     # What is not tuned has one value, 0.
     of_tuned = pd.Series(0.0, table.index) if tuned == UNTUNED else table[tuned].fillna(0.0)
     table = table.assign(value=value, arm=arms(table, comparison.arm), **{tuned: of_tuned})
-    kept, best, left_out = [], [], []
-    for arm, of_arm in table.groupby("arm"):
+    kept, left_out = [], []
+    narrow = table[list(dict.fromkeys(["arm", x, tuned, "seed", "value"]))]  # groups of few columns are soon made
+    for arm, of_arm in narrow.groupby("arm"):
         there = of_arm[of_arm["value"].notna()]
         ran = there.groupby([x, tuned])["seed"].nunique().groupby(x)
-        usual_seeds, usual_values = ran.median().median(), ran.size().median()
-        cells: dict[Any, pd.DataFrame] = {}  # by x: the largest grid
-        for place, cell in there.groupby(x):
-            tuned_by_seed: dict[Any, set[Any]] = {}
-            for seed, one in zip(cell["seed"].tolist(), cell[tuned].tolist(), strict=True):
-                tuned_by_seed.setdefault(seed, set()).add(one)
-            by_seed = {seed: frozenset(tuned_by_seed[seed]) for seed in sorted(tuned_by_seed)}
-            sets = set(by_seed.values())  # of learning rates, and what such sets have in common
-            for values in by_seed.values():
-                sets |= {values & others for others in sets}
-            seeds = {values: [seed for seed, own in by_seed.items() if values <= own] for values in sets if values}
-            sizes = {
-                values: (
-                    min(len(own), usual_seeds) * min(len(values), usual_values),
-                    len(own) * len(values),
-                    len(values),
-                )
-                for values, own in seeds.items()
-            }
-            largest = max(seeds, key=lambda values: (*sizes[values], -min(values)))
-            cells[place] = cell[cell[tuned].isin(largest) & cell["seed"].isin(seeds[largest])]
+        usual = float(ran.median().median()), float(ran.size().median())
+        cells = {place: _largest_grid(cell, tuned, usual) for place, cell in there.groupby(x)}
         tried = pd.Series({place: runs[tuned].nunique() for place, runs in cells.items()})
         for place, of_x in of_arm.groupby(x):
             runs, where = cells.get(place, there.iloc[:0]), x + "=" + str(place)
-            strays: Any = of_x.drop(runs.index) if len(runs) < len(of_x) else of_x.iloc[:0]
-            for one, others in strays.groupby(tuned):
+            strays: Any = of_x.drop(runs.index).groupby(tuned) if len(runs) < len(of_x) else ()
+            for one, others in strays:
                 numbers = ", ".join(map(str, sorted(others["seed"])))
                 why = f"{tuned}={one:g} with seed {numbers} cannot be compared with the others"
                 left_out.append(f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {where}: {why}")
@@ -115,17 +97,40 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
                 why = f"{tried[place]} of {tried.median():g} values of {tuned}"
                 left_out.append(f"{len(runs)} run{'s' * (len(runs) > 1)} of {arm} at {where}: {why}")
                 continue
-            grouped = runs.groupby(tuned)
-            means, ties = grouped["value"].mean(), grouped[measure.ties].mean()
-            kept.append(runs)
-            best.append(runs[runs[tuned] == means.index[_first(means.to_numpy(), ties.to_numpy(), measure)]])
-    nothing = table.iloc[:0]
-    return Selection(comparison, scale, pd.concat([nothing, *kept]), pd.concat([nothing, *best]), tuple(left_out))
+            kept += runs.index.tolist()
+    compared = table.loc[kept]
+    grouped = compared.groupby(["arm", x, tuned])
+    means, ties = grouped["value"].mean(), grouped[measure.ties].mean()
+    ranked: Any = means.index[_order(means.to_numpy(), ties.to_numpy(), measure)]
+    chosen = ranked[~ranked.droplevel(2).duplicated()]  # the first of each (arm, x)
+    best = compared[pd.MultiIndex.from_frame(compared[["arm", x, tuned]]).isin(chosen)]
+    return Selection(comparison, scale, compared, best, tuple(left_out))
 
 
-def _first(means: Any, ties: Any, measure: Measure) -> int:
-    """The place of the best mean, of equal ones that with the lowest ``ties``, of equal ones the first."""
-    return int(np.lexsort((np.arange(len(means)), ties, means if measure.best == "min" else -means))[0])
+def _largest_grid(cell: pd.DataFrame, tuned: str, usual: tuple[float, float]) -> pd.DataFrame:
+    """The rows of the seeds and values of ``tuned`` that make the largest full grid; ``usual`` is how many of each do
+    not make it larger."""
+    tuned_by_seed: dict[Any, set[Any]] = {}
+    for seed, one in zip(cell["seed"].tolist(), cell[tuned].tolist(), strict=True):
+        tuned_by_seed.setdefault(seed, set()).add(one)
+    by_seed = {seed: frozenset(tuned_by_seed[seed]) for seed in sorted(tuned_by_seed)}
+    sets = set(by_seed.values())  # of learning rates, and what such sets have in common
+    if len(sets) == 1:  # it is one grid
+        return cell
+    for values in by_seed.values():
+        sets |= {values & others for others in sets}
+    seeds = {values: [seed for seed, own in by_seed.items() if values <= own] for values in sets if values}
+    sizes = {
+        values: (min(len(own), usual[0]) * min(len(values), usual[1]), len(own) * len(values), len(values))
+        for values, own in seeds.items()
+    }
+    largest = max(seeds, key=lambda values: (*sizes[values], -min(values)))
+    return cell[cell[tuned].isin(largest) & cell["seed"].isin(seeds[largest])]
+
+
+def _order(means: Any, ties: Any, measure: Measure) -> Any:
+    """The places of the means from the best on; of equal ones that with the lower ``ties`` is first, then the first."""
+    return np.lexsort((np.arange(len(means)), ties, means if measure.best == "min" else -means))
 
 
 def arms(table: pd.DataFrame, column: str | tuple[str, ...]) -> "pd.Series[str]":
@@ -167,6 +172,6 @@ def held_out(selection: Selection) -> pd.DataFrame:
         apart = []
         for seed in range(len(values) if len(values) > 1 else 0):
             means, of_ties = (np.delete(one, seed, axis=0).mean(axis=0) for one in (values, ties))
-            apart.append(values[seed, _first(means, of_ties, measure)])
+            apart.append(values[seed, _order(means, of_ties, measure)[0]])
         rows.append((arm, x, float(np.mean(apart)) if apart else math.nan))
     return pd.DataFrame(rows, columns=["arm", comparison.x, "held_out"])
