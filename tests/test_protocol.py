@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -221,6 +222,17 @@ def test_a_caption_of_what_is_not_selected_says_so() -> None:
 def test_a_caption_of_one_learning_rate_does_not_speak_of_the_best_one() -> None:
     said = caption(selected({("adam", 2, 0.1): [0.5, 0.6]}))
     assert said == ("Scale quick, n = 2 seeds a point. Nothing is selected: one learning rate was run for each point.")
+
+
+def test_a_caption_of_several_panels_says_what_holds_of_which() -> None:
+    one = selected({("adam", 2, 0.1): [0.5, 0.6]})
+    other = replace(one, comparison=replace(DEPTH, measure=ERROR))
+    fewer = selected({("adam", 2, 0.1): [0.5]})
+    assert caption(one, other) == caption(one)
+    assert caption(one, replace(fewer, comparison=other.comparison)) == (
+        "Nothing is selected: one learning rate was run for each point. Score: Scale quick, n = 2 seeds a point. "
+        "Error: Scale quick, n = 1 seed a point."
+    )
 
 
 def test_what_a_partly_finished_sweep_lacks_is_named() -> None:

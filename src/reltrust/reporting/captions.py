@@ -14,13 +14,28 @@ def named(column: str) -> str:
     return _NAMES.get(column, column.replace("_", " "))
 
 
-def caption(selection: Selection) -> str:
-    """Scale, number of seeds, what was selected by which rule, and what became of diverged runs."""
+def caption(*selections: Selection) -> str:
+    """Scale, number of seeds, what was selected by which rule, and what became of diverged runs.
+
+    Of several selections: what holds of all of them, then each sentence with the measures that it holds of.
+    """
+    told = [(one.comparison.measure.label, _sentences(one)) for one in selections]
+    every = list(dict.fromkeys(sentence for _, sentences in told for sentence in sentences))
+    shared = [sentence for sentence in every if all(sentence in sentences for _, sentences in told)]
+    own = []
+    for sentence in every:
+        if sentence not in shared:
+            labels = ", ".join(label for label, sentences in told if sentence in sentences)
+            own.append(f"{labels[0].upper()}{labels[1:]}: {sentence}")
+    return " ".join(shared + own)
+
+
+def _sentences(selection: Selection) -> list[str]:
     comparison, runs = selection.comparison, selection.runs
     measure, cells = comparison.measure, describe(selection)
     sentences = [f"Scale {selection.scale}"]
     if runs.empty:
-        return f"{sentences[0]}: no runs that may be compared."
+        return [f"{sentences[0]}: no runs that may be compared."]
     least, most = int(cells["n"].min()), int(cells["n"].max())
     sentences[0] += f", n = {least if least == most else f'{least} to {most}'} seed{'s' * (most > 1)} a point."
     if comparison.tuned is None:
@@ -39,7 +54,7 @@ def caption(selection: Selection) -> str:
     if diverged:
         worst = math.exp(measure.diverged) if measure.exp and measure.diverged < 700 else measure.diverged
         sentences.append(f"{diverged} of {len(runs)} runs diverged and count as {worst:.4g}.")
-    return " ".join(sentences)
+    return sentences
 
 
 def missing(runs: pd.DataFrame, selection: Selection, published: pd.DataFrame | None) -> list[str]:

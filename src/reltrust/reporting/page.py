@@ -195,7 +195,7 @@ def _block(results: str | Path, name: str, found: Evaluation) -> Block:
         if figure.is_of(found.scale):
             file = f"{name}-{found.scale}{figure.suffix}"
             about = (figure.draw.__doc__ or "").strip().partition("\n")[0]
-            text = caption(found.selections[figure.comparison])
+            text = caption(*found.shown(figure))
             pictures.append(Picture(file, about, text, embedded(figure_path(results, file, "png"))))
     pairs = pairwise(found.main)
     cells = found.cells.dropna(axis="columns", how="all")  # of one seed there is neither spread nor interval

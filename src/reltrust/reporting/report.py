@@ -102,6 +102,10 @@ class Evaluation:
     def main(self) -> Selection:
         return next(iter(self.selections.values()))
 
+    def shown(self, figure: Figure) -> list[Selection]:
+        """What this figure is drawn from."""
+        return [self.selections[comparison] for comparison in (figure.comparison, *figure.also)]
+
     @property
     def left_out(self) -> list[str]:
         """A line for all that may not be compared, and for all that is missing."""
@@ -252,10 +256,10 @@ def _draw(results: str | Path, experiment: str, found: Evaluation) -> list[Path]
     paths = []
     for figure in found.report.figures:
         if figure.is_of(found.scale):
-            shown = [found.selections[comparison] for comparison in (figure.comparison, *figure.also)]
+            shown = found.shown(figure)
             more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
             drawn = figure.draw(*shown, found.styles, *more)
-            annotate(drawn, caption(shown[0]))
+            annotate(drawn, caption(*shown))
             paths += save(drawn, results, f"{experiment}-{found.scale}{figure.suffix}")
             plt.close(drawn)
     return paths
