@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from reltrust import build
 from reltrust.records.store import Status
 from reltrust.settings import Settings
 from reltrust.training.program import Program
@@ -46,6 +47,22 @@ def test_the_schedule_multiplies_the_learning_rate(settings: Resolve) -> None:
     chosen = settings("optimizer.lr=0.02")
     run(chosen)
     assert [row["lr"] for row in record_of(chosen).metrics] == pytest.approx([0.02 * 0.95**k for k in range(4)])
+
+
+@pytest.mark.parametrize(("precision", "able", "told"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
+def test_a_cpu_that_bfloat16_would_slow_down_is_told_once(
+    settings: Resolve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    able: bool,
+    told: int,
+) -> None:
+    monkeypatch.setattr(build, "multiplies_bf16", lambda: able)
+    build._warn.cache_clear()
+    for _ in range(2):
+        build.device(settings(f"trainer.precision={precision}"))
+    assert caplog.text.count("this CPU does not multiply in bfloat16") == told
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -2,11 +2,13 @@
 
 import importlib
 import inspect
+import logging
 import os
 import random
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -24,6 +26,8 @@ from reltrust.settings import Optimizer, Rest, Settings
 from reltrust.training import ranks, sharing
 from reltrust.training.joint import JointOptimizer, set_mode
 from reltrust.training.program import Program
+
+log = logging.getLogger(__name__)
 
 
 def device(settings: Settings) -> torch.device:
@@ -51,7 +55,20 @@ def device(settings: Settings) -> torch.device:
     precision = settings.trainer.precision
     if precision == "tf32" and found.type != "cuda":
         raise SettingsError(f"trainer.precision={precision!r}: needs machine.device=cuda, on {name} are fp32 and bf16")
+    if precision == "bf16" and found.type == "cpu" and not multiplies_bf16():
+        _warn("trainer.precision=bf16: this CPU does not multiply in bfloat16, a step may take ten times that of fp32")
     return found
+
+
+def multiplies_bf16() -> bool:
+    """Whether oneDNN, by which torch multiplies matrices of bfloat16, has more than plain loops for this CPU."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process."""
+    log.warning("%s", text)
 
 
 def program(settings: Settings, device: torch.device) -> Program:
