@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,15 +32,9 @@ def main() -> None:
     if unknown := set(arguments.experiments) - set(experiments):
         parser.error(f"experiments={', '.join(sorted(unknown))}: unknown, allowed are {', '.join(experiments)}")
     chosen = arguments.experiments or experiments
-    reports = {name: report.load_report(name) for name in chosen}
-    scales = {
-        scale
-        for name, one in reports.items()
-        for scale in experiment.scales(name) or (*one.cost, "smoke")  # those of a grid that spans experiments
-        if scale not in one.elsewhere
-    }
-    if arguments.scale not in (None, *scales):
-        parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(scales))}")
+    allowed = {scale for name in chosen for scale in scales(name)}
+    if arguments.scale not in (None, *allowed):
+        parser.error(f"--scale={arguments.scale}: unknown, allowed are {', '.join(sorted(allowed))}")
     failed = False
     for drawn in side_by_side(partial(report.write, arguments.results, only=arguments.scale), chosen):
         if isinstance(drawn, RecordError):  # the other experiments' figures are drawn
@@ -50,12 +45,23 @@ def main() -> None:
     sys.exit(failed)
 
 
+def scales(name: str) -> set[str]:
+    """Those that an experiment's figures may be of; none where its report is damaged, which drawing it will say."""
+    with suppress(RecordError):
+        one = report.load_report(name)
+        of_grid = (*one.cost, "smoke")  # one that spans experiments
+        return set(experiment.scales(name) or of_grid) - set(one.elsewhere)
+    return set()
+
+
 def side_by_side(work: Callable[[str], Made], experiments: Sequence[str]) -> Iterator[Made | RecordError]:
     """What ``work`` makes of each experiment, in their order, by as many processes as there are cores."""
 
     def figures(name: str) -> int:
-        one = report.load_report(name)
-        return sum(figure.is_of(scale) for scale in one.cost for figure in one.figures)
+        with suppress(RecordError):
+            one = report.load_report(name)
+            return sum(figure.is_of(scale) for scale in one.cost for figure in one.figures)
+        return 0
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # What a process leaves behind goes with it: looking for it is a tenth of the time.

@@ -85,6 +85,11 @@ def test_the_growth_of_norms_is_held_against_the_theory() -> None:
     assert of_lars.judged(select(runs(fromage=[1.0]), figure.NORMS, "small")).verdict is Verdict.NOT_RUN
 
 
+def test_under_another_schedule_than_milestones_norms_are_drawn_without_the_theory() -> None:
+    table = runs(lars=[1.0]).assign(schedule='{"name": "constant"}')
+    assert np.isnan(figure.lr_factors(table.iloc[0])).all()
+
+
 def test_published_numbers_have_sources_and_versions_that_are_not_mixed() -> None:
     assert len(figure.PUBLISHED) == 68
     assert figure.PUBLISHED["source"].notna().all()

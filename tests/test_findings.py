@@ -97,6 +97,14 @@ def test_a_scale_is_judged_with_its_parts_where_it_has_claims_of_the_finding_its
         ("it works", "paper", "**partly** (1 of 2 reproduced)")
     ]
     assert said(both, paper=[NONE], paper20=[], quick=[GOOD]) == [("it works", "quick", "**reproduced**")]
+    # What is of a part alone does not stand for the whole once some of that was judged.
+    assert said(both, paper=[BAD], paper20=[], quick=[NONE]) == [
+        ("it works", "paper", "**not reproduced** (0 of 2 reproduced)")
+    ]
+    three = replace(stated(claim("a", "paper"), claim("c", "paper"), claim("b", "quick")), parts={"paper": ("quick",)})
+    assert said(three, paper=[BAD, NONE], paper20=[], quick=[GOOD]) == [
+        ("it works", "paper", "**partly** (1 of 3 reproduced)")
+    ]
     other = claim("b", "quick", finding="another")
     apart = replace(stated(claim("a", "paper"), other), parts={"paper": ("quick",)})
     assert said(apart, paper=[GOOD], paper20=[], quick=[BAD]) == [

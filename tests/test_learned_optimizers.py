@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -725,6 +726,13 @@ def test_whether_it_is_as_good_as_adam_by_hand(theirs: float | None, expected: V
         ours.best.loc[ours.best["method"] == "hand", list(trials_of)] = theirs
     _, verdict = verdicts.judge_as_by_hand(ours)
     assert verdict is expected
+
+
+def test_methods_are_compared_after_as_many_generations() -> None:
+    apart = selection({"self": [0.3, 0.3], "frozen": [0.4, 0.41]})
+    longer = apart.best[apart.best["method"] == "self"].assign(generations=1_000, value=0.9)
+    both = replace(apart, best=pd.concat([apart.best, longer]))
+    assert verdicts.judge_above_frozen(both) == verdicts.judge_above_frozen(apart)
 
 
 def test_the_figure_has_a_line_a_method(settings: Resolve) -> None:

@@ -151,6 +151,23 @@ def test_what_is_there_is_drawn_while_a_benchmark_is_missing(tmp_path: Path) -> 
     assert "not run" in told
 
 
+def test_holes_are_those_of_each_benchmark_and_optimizers_that_nobody_ran_are_drawn_as_published(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, *figure.BENCHMARKS)
+    path = tmp_path / "summaries" / "cifar_gan.csv"
+    table = pd.read_csv(path, dtype={"comparison": str})
+    second = table[(table["optimizer"] != "fromage") | (table["lr"] != 1.0)]
+    second = second.assign(seed=1, run=second["run"] + "-seed1")
+    pd.concat([table, second]).to_csv(path, index=False)
+    assert "missing: cifar_gan: 1 of 10 runs of fromage" in report.write(tmp_path, "lr_comparison")
+    for name in ("cifar_gan", "cifar_classifier", "transformer_lm"):
+        path = tmp_path / "summaries" / f"{name}.csv"
+        table = pd.read_csv(path, dtype={"comparison": str})
+        table[table["optimizer"] == "fromage"].to_csv(path, index=False)
+    assert "lr_comparison-quick.png" in report.write(tmp_path, "lr_comparison")
+
+
 def test_without_any_table_there_is_nothing_yet(tmp_path: Path) -> None:
     assert report.write(tmp_path, "lr_comparison") == f"lr_comparison: nothing in {tmp_path}/summaries yet"
     assert list(report.evaluate(tmp_path, "lr_comparison", figure.REPORT)) == []

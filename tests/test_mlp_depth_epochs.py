@@ -65,7 +65,9 @@ def test_a_run_that_diverges_later_has_not_yet_and_one_without_a_curve_is_left_o
         | {"lr": 0.07}  # what the schedule has made of it
         for run, step, accuracy in [("late", 2_400, 0.5), ("never", 2_400, 0.6), ("never", 4_800, 0.9)]
     ])  # fmt: skip
-    selection = select(at_step(table, curves, 2_400), figure.EPOCH_10, "paper20")
+    without_curves = at_step(table, pd.DataFrame(columns=["comparison", "run", "step"]), figure.EPOCH_10)
+    assert "train_accuracy" not in without_curves  # what there is, is of the end
+    selection = select(at_step(table, curves, figure.EPOCH_10), figure.EPOCH_10, "paper20")
     assert describe(selection)[["hidden_layers", "mean"]].to_numpy().tolist() == [[1, 0.0], [2, 0.5], [3, 0.6]]
     # Regression: a run that had diverged before had no learning rate, and was compared with no other.
     assert describe(selection)["lr"].tolist() == [0.1] * 3

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,9 @@ def test_high_powers_are_judged_by_the_share_of_defective_networks() -> None:
     for own, verdict in [([0.5, 0.4, 0.1, 0.01], YES), ([0.5, 0.4, 0.1, 0.1], PARTLY), ([0.1, 0.2, 0.3, 0.4], NO)]:
         assert verdicts.judge_high(of_tables({1: [0.0] * 4, 2: own}))[1] is verdict
     assert verdicts.judge_high(of_tables({1: [0.0] * 4})) == ("-", Verdict.NOT_RUN)
+    one_power = of_tables({2: [0.5]})
+    twice = replace(one_power, best=pd.concat([one_power.best, one_power.best.assign(seed=1)]))
+    assert verdicts.judge_high(twice) == ("-", Verdict.NOT_RUN)
 
 
 def test_fillings_are_judged_by_all_that_were_found() -> None:

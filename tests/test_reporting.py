@@ -68,6 +68,7 @@ def test_of_several_sets_of_hyperparameters_none_goes_without_saying_if_none_is_
     rows = [{**row, "run": str(i)} for i, row in enumerate(rows)]
     arms = [f"sgd_momentum (momentum={momentum})" for momentum in (0.9, 0.5, 0.0)]
     assert load(write(tmp_path, rows), "mlp_depth")["arm"].tolist() == arms
+    assert load(write(tmp_path, rows[:2]), "mlp_depth")["arm"].tolist() == arms[:2]
     rows.append({**rows[0], "seed": 1, "run": "again"})
     assert load(write(tmp_path, rows), "mlp_depth")["arm"].tolist() == ["sgd_momentum", *arms[1:], "sgd_momentum"]
 

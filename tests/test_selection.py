@@ -277,6 +277,18 @@ def test_runs_that_are_left_out_together_are_counted_and_their_seeds_named() -> 
     assert line == "2 runs of adam at depth=2: lr=0.03 with seed 0, 1 cannot be compared with the others"
 
 
+def test_of_runs_that_differ_in_what_is_not_compared_those_like_most_stand() -> None:
+    like_most = grid({(2, 0.1): [0.5, 0.6], (2, 0.01): [0.7, 0.8]}).assign(affine=False, data="digits")
+    stray = grid({(2, 0.01): [0.1]}).assign(affine=True, data="digits")
+    columns = ["arm", "depth", "lr", "seed", "affine", "data", "score", "error", "loss", "status"]
+    for table in (together(like_most, stray), together(stray, like_most)):
+        found = selected(table[columns])
+        assert describe(found)["mean"].tolist() == [0.75]
+        assert found.left_out == (
+            "1 run of adam at depth=2: others with the same lr and seed stand there, of another affine",
+        )
+
+
 def test_learning_rates_are_compared_over_the_same_seeds() -> None:
     # Over all of its seeds 0.1 would have the better mean; over those that both ran it has not.
     found = selected(grid({(2, 0.1): [0.4, 0.4, 1.0], (2, 0.01): [0.5, 0.5]}))

@@ -195,6 +195,8 @@ def test_tables_without_their_runs_are_merged_row_by_row_and_never_mixed_with_re
     assert pd.read_csv(ours / "summaries" / "mlp_depth-curves.csv")["run"].nunique() == 3
 
     table = pd.read_csv(tables / "summaries" / "mlp_depth.csv")
+    table.astype({"steps": float}).to_csv(tables / "summaries" / "mlp_depth.csv", index=False)  # as beside analyses
+    assert script("merge", str(tables), "--results", str(ours)).returncode == 0
     table["train_loss"] += 1
     table.to_csv(tables / "summaries" / "mlp_depth.csv", index=False)
     different = script("merge", str(tables), "--results", str(ours))

@@ -384,9 +384,14 @@ def test_sgd_is_judged_by_the_power_of_curvature_and_others_beside_it() -> None:
 
 def test_a_diverged_run_counts_with_all_its_steps() -> None:
     rows = trained("sgd", -1.0, 5_000)
-    rows[0] |= {"status": "diverged", "plateau_share": np.nan}
-    found = verdicts.escapes(selection(rows, verdicts.PLATEAU), "sgd")
+    rows[0] |= {"status": "diverged", "plateau_share": np.nan, "log_curvature": np.nan}
+    ours = selection(rows, verdicts.PLATEAU)
+    assert len(verdicts.escapes(ours, "sgd")) == len(rows) - 1  # nobody knows the curvature that it began with
+    ours = selection([*rows, *trained("adam", -0.1, 100)], verdicts.PLATEAU)
+    found = verdicts.escapes(ours, "sgd")
     assert float(found["log_steps"].max()) == pytest.approx(math.log(10_000))
+    assert len(found) == len(rows)
+    assert found["log_curvature"].notna().all()
 
 
 def test_the_figures_of_all_parts_are_drawn_for_the_scale_whose_sweep_they_belong_to(settings: Resolve) -> None:

@@ -105,9 +105,10 @@ def growth(lr: float, run: pd.Series) -> float:
 
 
 def lr_factors(run: pd.Series) -> np.ndarray:
-    """By step, what the milestones have made of the learning rate."""
-    schedule = json.loads(run["schedule"])
-    steps = np.arange(int(run["steps"]))
+    """By step, what milestones have made of the learning rate; NaN under any other schedule, of which no claim is."""
+    schedule, steps = json.loads(run["schedule"]), np.arange(int(run["steps"]))
+    if schedule["name"] != "milestones":
+        return np.full(len(steps), np.nan)
     return float(schedule["decay"]) ** np.searchsorted(np.asarray(schedule["at"]), steps, side="right")
 
 

@@ -187,9 +187,9 @@ REPORT = Report(
         ),
     ),
     cost={
+        "paper": ("make reproduce-free-probability SCALE=paper", "days of one GPU"),
         "quick": ("make reproduce-free-probability", "about a minute, 2 CPU cores, both parts"),
         "quick_training": ("make reproduce-free-probability SCALE=quick_training", "about a minute, 2 CPU cores"),
-        "paper": ("make reproduce-free-probability SCALE=paper", "days of one GPU"),
     },
     parts={"quick": ("quick_training",), "smoke": ("smoke_training",)},
 )

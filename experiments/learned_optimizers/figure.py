@@ -20,7 +20,7 @@ from .verdicts import (
     judge_acceleration,
     judge_as_by_hand,
     judge_by_adam,
-    of_method,
+    of_methods,
 )
 
 LOOKS = {  # label, colour, marker, line
@@ -39,7 +39,7 @@ def draw_training(ours: Selection, styles: Styles) -> Any:
     """Means over seeds, bands from the best seed to the worst, each method at its best rate; a dot is a seed."""
     figure, (curves, trials) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(1.3, 1))
     for place, (method, (label, color, marker, line)) in enumerate(LOOKS.items()):
-        runs = of_method(ours, method)
+        (runs,) = of_methods(ours, method)
         if runs.empty:
             continue
         rate = f"{label}, {runs['rate'].iloc[0]:g}"

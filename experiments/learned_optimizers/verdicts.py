@@ -17,11 +17,11 @@ FIRST = 0.25  # of the curve: what comes after it is late
 MOST, HALF = 0.8, 0.5  # of the seeds
 
 
-def of_method(ours: Selection, method: str) -> pd.DataFrame:
-    """Its runs at the selected rate, by seed, at the most generations that it was trained for."""
-    runs = ours.best[ours.best["method"] == method]
-    longest: pd.DataFrame = runs[runs["generations"] == runs["generations"].max()].set_index("seed")
-    return longest
+def of_methods(ours: Selection, *methods: str) -> list[pd.DataFrame]:
+    """Of each method the runs at the selected rate, by seed, at the most generations that all of them have."""
+    by_method = [ours.best[ours.best["method"] == method] for method in methods]
+    common = set.intersection(*(set(runs["generations"]) for runs in by_method))
+    return [runs[runs["generations"] == max(common, default=None)].set_index("seed") for runs in by_method]
 
 
 def difference(a: "pd.Series[float]", b: "pd.Series[float]") -> tuple[int, float, float, float] | None:
@@ -40,7 +40,7 @@ def judge_above_frozen(ours: Selection) -> tuple[str, Verdict]:
     Student's 95 % interval of the difference is on its side; partly: the mean is; not reproduced: it is not; not run:
     fewer than two seeds.
     """
-    frozen, own = of_method(ours, "frozen"), of_method(ours, "self")
+    frozen, own = of_methods(ours, "frozen", "self")
     found = difference(frozen["value"], own["value"])
     if found is None:
         return "-", Verdict.NOT_RUN
@@ -60,7 +60,8 @@ def judge_acceleration(ours: Selection) -> tuple[str, Verdict]:
     Student's 95 % interval of the whole fall is above 0; partly: in at least half of the seeds, or that interval
     reaches 0; not reproduced: in fewer, or the mean does not fall; not run: fewer than two seeds.
     """
-    own = ours.runs[(ours.runs["method"] == "self") & (ours.runs["rate"] == 1)].set_index("seed")
+    own = ours.runs[(ours.runs["method"] == "self") & (ours.runs["rate"] == 1)]
+    own = own[own["generations"] == own["generations"].max()].set_index("seed")
     if len(own) < 2:
         return "-", Verdict.NOT_RUN
     fall = difference(own["start_loss"], own["value"])
@@ -81,7 +82,7 @@ def judge_by_adam(ours: Selection) -> tuple[str, Verdict]:
     lower end of Student's 95 % interval of Adam's minus its own is at least -0.02; partly: the mean is; not reproduced:
     it is not; not run: fewer than two seeds.
     """
-    adam, own = of_method(ours, "adam"), of_method(ours, "self")
+    adam, own = of_methods(ours, "adam", "self")
     found = difference(adam["value"], own["value"])
     if found is None:
         return "-", Verdict.NOT_RUN
@@ -102,7 +103,7 @@ def judge_as_by_hand(ours: Selection) -> tuple[str, Verdict]:
     on all four kinds of problems it is at most 0.02 above; partly: on some; not reproduced: on none; not run: one is
     missing.
     """
-    hand, own = of_method(ours, "hand"), of_method(ours, "self")
+    (hand,), (own,) = of_methods(ours, "hand"), of_methods(ours, "self")
     if hand.empty or own.empty:
         return "-", Verdict.NOT_RUN
     texts, good = [], 0

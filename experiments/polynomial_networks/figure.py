@@ -74,6 +74,9 @@ def draw_dimensions(ours: Selection, styles: Styles) -> Any:
 
 
 def draw_one(axes: Any, rows: pd.DataFrame) -> None:
+    if rows.empty:
+        axes.set_axis_off()
+        return
     for _, row in rows.iterrows():
         d0, d1 = int(row["d0"]), int(row["d1"])
         defect = int(row["expected"] - row["dimension"])

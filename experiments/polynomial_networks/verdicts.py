@@ -95,7 +95,7 @@ def judge_high(ours: Selection) -> tuple[str, Verdict]:
         depth: [float(one) for one in (own["defective"] / own["networks"])]
         for depth, own in runs.sort_values("power").groupby(runs["depth"].astype(int))  # a fit has none: a float
     }
-    if not shares or min(map(len, shares.values())) < 2:
+    if not shares or runs.groupby("depth")["power"].nunique().min() < 2:
         return "-", Verdict.NOT_RUN
     powers = ", ".join(str(power) for power in sorted(runs["power"].unique()))
     words = "; ".join(f"depth {depth}: {', '.join(f'{one:.1%}' for one in own)}" for depth, own in shares.items())

@@ -35,7 +35,7 @@ PLAIN = ("he", "he_root", "he_proportional", "xavier", "xavier_proportional", "l
 def rows_of(ours: Selection, network: str) -> pd.DataFrame:
     """The analyses of a network, by depth; none if there are fewer than two."""
     rows = ours.runs[ours.runs["network"] == network].sort_values("depth")
-    return rows if len(rows) > 1 else rows.iloc[:0]
+    return rows if rows["depth"].nunique() > 1 else rows.iloc[:0]
 
 
 def in_words(slopes: dict[str, Any], n: float) -> str:
@@ -150,8 +150,13 @@ def judge_flows(ours: Selection) -> tuple[str, Verdict]:
 
 
 def escapes(ours: Selection, arm: str) -> pd.DataFrame:
-    """The arm's runs at their selected learning rates, with the logarithm of their steps on the plateau."""
-    runs = ours.best[ours.best["arm"] == arm]
+    """The arm's runs at their selected learning rates, with the logarithm of their steps on the plateau.
+
+    A diverged run has the curvature at the start of another one from the same weights; without any it is left out.
+    """
+    start = ["depth", "seed"]
+    known = ours.runs.groupby(start, as_index=False)["log_curvature"].first()
+    runs = ours.best[ours.best["arm"] == arm].drop(columns="log_curvature").merge(known.dropna(), on=start)
     return runs.assign(log_steps=np.log((runs["value"] * runs["steps"]).clip(lower=1).to_numpy(float)))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from reltrust.errors import RecordError
 from reltrust.records.artifacts import curves_path, read_curves, read_summary, summary_path, write_table
 from reltrust.records.files import writing
+from reltrust.records.identity import canonical
 from reltrust.records.store import RunRecord, Status, Store
 
 TAKEN, SAME, KEPT, LEFT, DIFFERENT = "taken", "the same in both", "kept ours", "left there", "different"
@@ -79,7 +80,8 @@ def _difference(ours: RunRecord, theirs: RunRecord) -> str | None:
 def _unequal(mine: dict[str, Any], other: dict[str, Any]) -> str | None:
     for key in dict.fromkeys([*mine, *other]):
         # As text: what is not a number is equal to itself.
-        if key not in _OF_THE_MACHINE and json.dumps(mine.get(key)) != json.dumps(other.get(key)):
+        a, b = (json.dumps(canonical(one.get(key))) for one in (mine, other))
+        if key not in _OF_THE_MACHINE and a != b:
             return f"{key} {mine.get(key)} here, {other.get(key)} there"
     return None
 

@@ -75,7 +75,8 @@ def _files(records: Sequence[RunRecord]) -> bytes:
 
 def _fingerprint(files: bytes, table: Path, scales: Mapping[str, str]) -> str:
     """Another one when a file of a record, the table, the scales or this code has changed."""
-    parts = (files, Path(__file__).read_bytes(), table.read_bytes(), sorted(scales.items()))
+    curves = table.with_name(f"{table.stem}-curves.csv")
+    parts = (files, Path(__file__).read_bytes(), table.read_bytes(), curves.exists(), sorted(scales.items()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -59,7 +59,7 @@ def findings(report: Report, judged: Mapping[str, Sequence[Judgement]]) -> list[
 
     At the strongest scale (the first in ``report.cost``) of which every claim was judged; else at the strongest of
     which any was; else, as not run, at the last, which costs least. Where a scale and its ``report.parts`` both have
-    claims of the finding, they are judged together.
+    claims of the finding, they are judged together, and the parts apart only while none of the scale's own was judged.
 
     Args:
         judged: by scale, a judgement on every claim of the scale, in the order of ``report.claims``.
@@ -73,8 +73,10 @@ def findings(report: Report, judged: Mapping[str, Sequence[Judgement]]) -> list[
             ]
             for scale in report.cost
         }
+        begun = {scale for scale, pairs in own.items() if any(one.verdict is not Verdict.NOT_RUN for _, one in pairs)}
+        shown_there = {part for scale in begun for part in report.parts.get(scale, ())}
         for scale, pairs in own.items():
-            if pairs:
+            if pairs and scale not in shown_there:
                 of_parts = [pair for part in report.parts.get(scale, ()) for pair in own.get(part, [])]
                 claims, judgements = zip(*pairs, *of_parts, strict=True)
                 at_scales.append(Finding(text, scale, claims, judgements))

@@ -110,7 +110,13 @@ class Evaluation:
     def left_out(self) -> list[str]:
         """A line for all that may not be compared, and for all that is missing."""
         lines = [f"left out: {line}" for one in self.selections.values() for line in one.left_out]
-        lines += [f"missing: {line}" for line in missing(self.runs, self.main, self.report.published.get(self.scale))]
+        if self.report.reads:
+            for one in self.selections.values():
+                name, _ = one.comparison.source or ("", "")
+                lines += [f"missing: {name}: {line}" for line in missing(one.runs, one, None)]
+        else:
+            published = self.report.published.get(self.scale)
+            lines += [f"missing: {line}" for line in missing(self.runs, self.main, published)]
         return list(dict.fromkeys(lines))
 
     @cached_property
@@ -147,7 +153,7 @@ def names() -> list[str]:
 
 
 def load_report(experiment: str) -> Report:
-    """Raises DamagedError if a table of published numbers is none, see :mod:`reltrust.reporting.published`."""
+    """Raises DamagedError as :func:`~reltrust.records.artifacts.read_published` does."""
     report: Report = importlib.import_module(f"{experiments.__name__}.{experiment}.figure").REPORT
     return report
 
@@ -202,7 +208,7 @@ class _Tables:
     def selection(self, comparison: Comparison, scale: str) -> Selection:
         """Selected once, for figure, table and verdict."""
         runs = self.of(scale)
-        rows = runs if comparison.step is None else at_step(runs, self.curves, comparison.step)
+        rows = runs if comparison.step is None else at_step(runs, self.curves, comparison)
         found = select(rows, comparison, scale)
         if not self.curves.empty:
             own = self.curves.merge(found.best[["comparison", "run", "arm", "seed"]], on=["comparison", "run"])
@@ -211,7 +217,8 @@ class _Tables:
 
 
 _NOTHING = _Tables(
-    pd.DataFrame(columns=["comparison", "scale", "run", "arm", "optimizer", "seed", "status", "lr"]), pd.DataFrame()
+    pd.DataFrame(columns=["comparison", "scale", "run", "arm", "optimizer", "seed", "status", "lr"]),
+    pd.DataFrame(columns=["comparison", "run", "step"]),
 )
 
 

@@ -50,8 +50,8 @@ class Selection:
     best: pd.DataFrame  # of these, the runs at the selected one of their (arm, x)
     left_out: tuple[str, ...]  # a line for everything that may not be compared
     curves: pd.DataFrame = field(
-        default_factory=pd.DataFrame
-    )  # a row an evaluation of the best runs, with arm and seed
+        default_factory=lambda: pd.DataFrame(columns=["comparison", "run", "step", "arm", "seed"])
+    )  # a row an evaluation of the best runs
 
     @property
     def arms(self) -> list[str]:
@@ -64,7 +64,8 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
 
     Whole runs are compared, at their end, and learning rates over the same seeds: at each (arm, x) the largest grid of
     seeds and learning rates of which every run is there, where more of either than is usual for the arm (a median over
-    x) does not make it larger. An x with fewer than half as many learning rates as the median x is left out.
+    x) does not make it larger. An x with fewer than half as many learning rates as the median x is left out. So are, of
+    runs of one arm, x, learning rate and seed, all but one with the task's settings that most runs of the arm have.
     """
     measure, x, tuned = comparison.measure, comparison.x, comparison.tuned or UNTUNED
     table = table.reset_index(drop=True)
@@ -76,7 +77,8 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     # What is not tuned has one value, 0.
     of_tuned = pd.Series(0.0, table.index) if tuned == UNTUNED else table[tuned].fillna(0.0)
     table = table.assign(value=value, arm=arms(table, comparison.arm), **{tuned: of_tuned})
-    kept, left_out = [], []
+    table, left_out = _one_each(table, x, tuned)
+    kept = []
     narrow = table[list(dict.fromkeys(["arm", x, tuned, "seed", "value"]))]  # groups of few columns are soon made
     for arm, of_arm in narrow.groupby("arm"):
         there = of_arm[of_arm["value"].notna()]
@@ -105,6 +107,26 @@ def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection
     chosen = ranked[~ranked.droplevel(2).duplicated()]  # the first of each (arm, x)
     best = compared[pd.MultiIndex.from_frame(compared[["arm", x, tuned]]).isin(chosen)]
     return Selection(comparison, scale, compared, best, tuple(left_out))
+
+
+def _one_each(table: pd.DataFrame, x: str, tuned: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table with one run for each arm, x, learning rate and seed, and a line for what is left out."""
+    place = ["arm", x, tuned, "seed"]
+    if not table.duplicated(place).any():
+        return table, []
+    columns = list(table.columns)
+    # In a table the task's settings stand there, those that the comparison does not know of among them.
+    settings = columns[columns.index("seed") + 1 : columns.index("data")] if "data" in columns else []
+    variants = table[["arm", *settings]].astype(str).agg(" ".join, axis=1)
+    commonest_first = variants.map(variants.value_counts()).sort_values(ascending=False, kind="stable").index
+    kept = table.loc[commonest_first].drop_duplicates(place).index
+    lines = []
+    for (arm, where), others in table.drop(kept).groupby(["arm", x]):
+        around = table[(table["arm"] == arm) & (table[x] == where)]
+        differing = [key for key in settings if around[key].nunique(dropna=False) > 1]
+        runs = f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {x}={where}"
+        lines.append(f"{runs}: others with the same {tuned} and seed stand there, of another {', '.join(differing)}")
+    return table.loc[sorted(kept)], lines
 
 
 def _largest_grid(cell: pd.DataFrame, tuned: str, usual: tuple[float, float]) -> pd.DataFrame:

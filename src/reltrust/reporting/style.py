@@ -54,37 +54,42 @@ class Styles:
             str(arm): runs.sort_values("style", key=lambda style: style != "{}", kind="stable").iloc[-1]
             for arm, runs in table.groupby("arm")
         }
-        taken: set[tuple[str, str]] = set()
+        self._taken: set[tuple[str, str]] = set()
         # Optimizers as their configs have them come first, so that no variant takes their looks.
         for arm in sorted({*rows, *also}, key=lambda arm: (" (" in arm, arm)):
             name = rows[arm]["optimizer"] if arm in rows else arm
-            stated = json.loads(rows[arm]["style"]) if arm in rows else {}
-            self._labels[arm] = arm.replace(name, stated.get("label") or name, 1)
-            digest = hashlib.sha256(arm.encode()).digest()
-            derived = {
-                "color": "#" + "".join(f"{channel // 2 + 32:02X}" for channel in digest[:3]),  # dark on white
-                "marker": _MARKERS[digest[3] % len(_MARKERS)],
-                "dash": _DASHES[digest[4] % len(_DASHES)],
-            }
-            look = derived | {key: value for key, value in stated.items() if arm == name and value is not None}
-            free = [one for one in _MARKERS if (look["color"], one) not in taken]
-            if (look["color"], look["marker"]) in taken and free:
-                look["marker"] = free[0]
-            taken.add((look["color"], look["marker"]))
-            self._lines[arm] = {
-                "color": look["color"],
-                "marker": look["marker"],
-                "linestyle": (0, tuple(look["dash"])) if look["dash"] else "-",
-                "linewidth": 1.6,
-                "markersize": 5,
-            }
+            self._add(arm, name, json.loads(rows[arm]["style"]) if arm in rows else {})
+
+    def _add(self, arm: str, name: str, stated: dict[str, Any]) -> None:
+        self._labels[arm] = arm.replace(name, stated.get("label") or name, 1)
+        digest = hashlib.sha256(arm.encode()).digest()
+        derived: dict[str, Any] = {
+            "color": "#" + "".join(f"{channel // 2 + 32:02X}" for channel in digest[:3]),  # dark on white
+            "marker": _MARKERS[digest[3] % len(_MARKERS)],
+            "dash": _DASHES[digest[4] % len(_DASHES)],
+        }
+        look = derived | {key: value for key, value in stated.items() if arm == name and value is not None}
+        free = [one for one in _MARKERS if (look["color"], one) not in self._taken]
+        if (look["color"], look["marker"]) in self._taken and free:
+            look["marker"] = free[0]
+        self._taken.add((look["color"], look["marker"]))
+        self._lines[arm] = {
+            "color": look["color"],
+            "marker": look["marker"],
+            "linestyle": (0, tuple(look["dash"])) if look["dash"] else "-",
+            "linewidth": 1.6,
+            "markersize": 5,
+        }
 
     def label(self, arm: str) -> str:
         """The name under which an arm stands in figures."""
+        self.line(arm)
         return self._labels[arm]
 
     def line(self, arm: str) -> dict[str, Any]:
-        """Keyword arguments for ``Axes.plot``: colour, marker and dash."""
+        """Keyword arguments for ``Axes.plot``: colour, marker and dash; of an arm that was only published, derived."""
+        if arm not in self._lines:
+            self._add(arm, arm, {})
         return self._lines[arm]
 
 

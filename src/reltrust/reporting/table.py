@@ -17,7 +17,7 @@ def load(
     """The table with the column ``arm``: the optimizer, one with several sets of hyperparameters as several of them.
 
     In each comparison the hyperparameters that most runs of an optimizer have go without saying; others are named, as
-    in ``sgd_momentum (momentum=0.5)``. Of three sets or more of which none is the commonest, each is named.
+    in ``sgd_momentum (momentum=0.5)``. Of several sets of which none is the commonest, each is named.
     ``scale`` is the name of the protocol, or the comparison's id.
 
     Args:
@@ -43,7 +43,7 @@ def load(
     for (_, name), runs in table.groupby(["comparison", "optimizer"]):
         counts = runs["hyperparameters"].value_counts(sort=True)
         usual = json.loads(counts.index[0])
-        if len(counts) > 2 and counts.iloc[0] == counts.iloc[1]:  # what they share
+        if len(counts) > 1 and counts.iloc[0] == counts.iloc[1]:  # what they share
             usual = {k: v for k, v in usual.items() if all(json.loads(text).get(k) == v for text in counts.index)}
         for text, variant in runs.groupby("hyperparameters"):
             own = json.loads(str(text))
@@ -54,14 +54,16 @@ def load(
     return table
 
 
-def at_step(table: pd.DataFrame, curves: pd.DataFrame, step: int) -> pd.DataFrame:
-    """The rows as they were at the evaluation of a step: NaN where no curve has it, diverged if that had happened."""
-    place = ["comparison", "run"]
-    points = curves[curves["step"] == step].drop(columns="step")
+def at_step(table: pd.DataFrame, curves: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """The rows as they were at the comparison's step: NaN where no curve has it, diverged if that had happened."""
+    assert comparison.step is not None
+    place, measure = ["comparison", "run"], comparison.measure
+    points = curves[curves["step"] == comparison.step].drop(columns="step")
     # What a schedule has made of the learning rate by then is not what the run is known by.
     measured = [column for column in points if column in table and column not in (*place, "lr")]
-    rows = table.drop(columns=measured).merge(points[[*place, *measured]], how="left", on=place)
-    diverged = rows.get("diverged_at", pd.Series(math.nan, rows.index)) <= step
+    ours = [column for column in (measure.column, measure.ties) if column in table]
+    rows = table.drop(columns=list({*measured, *ours})).merge(points[[*place, *measured]], how="left", on=place)
+    diverged = rows.get("diverged_at", pd.Series(math.nan, rows.index)) <= comparison.step
     return rows.assign(status=diverged.map({True: "diverged", False: "finished"}))
 
 
