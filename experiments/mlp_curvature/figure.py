@@ -228,7 +228,9 @@ def fromage_figure_1(selection: Selection, styles: Styles) -> Any:
             theirs = theirs[theirs["train_steps"].isin(moments) & (selection.scale == "paper")]
             for moment, own in theirs.groupby("train_steps"):
                 axes.plot(own["eta"], own["value"], "o", color=colors[moment], markerfacecolor="none", markersize=6)
-            axes.set(yscale="log")
+            seen = np.concatenate([np.empty(0), *(line.get_ydata() for line in axes.lines)])
+            if not seen.size or seen.max() > 10 * seen.min():  # within a decade logarithmic labels are hard to read
+                axes.set(yscale="log")
         eta = np.linspace(0.001, float(selection.best["eta"].max()), 100)
         below.plot(eta, [modelled(one, depth) for one in eta], color="0.1", linewidth=1.1, linestyle=(0, (4, 2)))
         above.set_title(name(kind, depth), fontsize=9)
@@ -297,7 +299,7 @@ REPORT = Report(
     cost={
         "paper": (
             "make reproduce-mlp-curvature SCALE=paper LAUNCHER=serial ARGS=task.train_steps=0",
-            "5 slices at initialisation: 2 hours of a CPU core, one thread",
+            "5 slices at initialisation: 2 to 4 hours of a CPU core, one thread",
         ),
         "quick": ("make reproduce-mlp-curvature SEEDS=5", "about 1 minute, 2 CPU cores"),
     },
