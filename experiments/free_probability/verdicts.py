@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from reltrust.reporting.claims import Verdict
+from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
 from .architectures import ARCHITECTURES
@@ -61,8 +61,7 @@ def judge_spectra(column: str, chosen: Callable[[str], bool], ours: Selection) -
     near = int((found <= NEAR).sum())
     worst = ARCHITECTURES[str(runs["network"].to_numpy()[found.argmax()])].label
     text = f"{near} of {len(runs)} within {NEAR}, the farthest {found.max():.3f} ({worst})"
-    share = near / len(runs)
-    return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.5 else Verdict.NOT_REPRODUCED
+    return text, judge_all(near, len(runs), partly=0.5)
 
 
 def judge_quantiles(ours: Selection) -> tuple[str, Verdict]:
@@ -76,8 +75,7 @@ def judge_quantiles(ours: Selection) -> tuple[str, Verdict]:
     ratios = ours.runs["quantile_90"] / ours.runs["quantile_90_sampled"]
     near = int((np.abs(np.log(ratios)) <= math.log(1.1)).sum())
     text = f"{near} of {len(ratios)} within a tenth, from {ratios.min():.3f} to {ratios.max():.3f} of the sampled one"
-    share = near / len(ratios)
-    return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.5 else Verdict.NOT_REPRODUCED
+    return text, judge_all(near, len(ratios), partly=0.5)
 
 
 def judge_fast(ours: Selection) -> tuple[str, Verdict]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from reltrust.reporting.claims import Verdict
+from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
 from ..cifar_classifier import figure as classifier
@@ -129,12 +129,6 @@ def ratio(a: float, b: float) -> float:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def _verdict(count: int, total: int) -> Verdict:
-    if count == total:
-        return Verdict.REPRODUCED
-    return Verdict.PARTLY if 2 * count >= total else Verdict.NOT_REPRODUCED
-
-
 def _compared(
     scale: str, names: Sequence[str], ours: Sequence[Selection], strategy: Strategy | None, bits: int, to: str
 ) -> dict[str, float] | None:
@@ -171,7 +165,7 @@ def judge_close(scale: str, names: Sequence[str], bits: int, to: str, *ours: Sel
     ratios = _compared(scale, names, ours, Strategy.RANGE if scale == "quick" else None, bits, to)
     if ratios is None:
         return "-", Verdict.NOT_RUN
-    return _in_words(ratios, ours), _verdict(sum(value <= CLOSE for value in ratios.values()), len(ratios))
+    return _in_words(ratios, ours), judge_all(sum(value <= CLOSE for value in ratios.values()), len(ratios), partly=0.5)
 
 
 def judge_loses(scale: str, names: Sequence[str], bits: int, *ours: Selection) -> tuple[str, Verdict]:
@@ -183,7 +177,7 @@ def judge_loses(scale: str, names: Sequence[str], bits: int, *ours: Selection) -
     ratios = _compared(scale, names, ours, Strategy.RANGE if scale == "quick" else None, bits, "madam")
     if ratios is None:
         return "-", Verdict.NOT_RUN
-    return _in_words(ratios, ours), _verdict(sum(value > CLOSE for value in ratios.values()), len(ratios))
+    return _in_words(ratios, ours), judge_all(sum(value > CLOSE for value in ratios.values()), len(ratios), partly=0.5)
 
 
 def judge_strategies(scale: str, names: Sequence[str], bits: int, *ours: Selection) -> tuple[str, Verdict]:
@@ -198,4 +192,6 @@ def judge_strategies(scale: str, names: Sequence[str], bits: int, *ours: Selecti
     if of_range is None or of_precision is None:
         return "-", Verdict.NOT_RUN
     ratios = {name: ratio(of_range[name], of_precision[name]) for name in names}
-    return _in_words(ratios, ours), _verdict(sum(value < 1 / CLOSE for value in ratios.values()), len(ratios))
+    return _in_words(ratios, ours), judge_all(
+        sum(value < 1 / CLOSE for value in ratios.values()), len(ratios), partly=0.5
+    )

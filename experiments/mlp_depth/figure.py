@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from reltrust.records.artifacts import read_published
-from reltrust.reporting.claims import Claim, Verdict, judge_grid_value, judge_order
+from reltrust.reporting.claims import Claim, Verdict, judge_all, judge_grid_value, judge_order
 from reltrust.reporting.lines import draw_means, draw_published, draw_tuning, spread_x
 from reltrust.reporting.report import Figure, Report
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe, select
@@ -108,9 +108,7 @@ def judge_cells(theirs: Selection, ours: Selection) -> tuple[str, Verdict]:
     if not counted:
         return "-", Verdict.NOT_RUN
     text = f"{agreeing} of {counted} cells" + (f", {breaks} more are at a break" if breaks else "")
-    if agreeing == counted:
-        return text, Verdict.REPRODUCED
-    return text, Verdict.PARTLY if 2 * agreeing >= counted else Verdict.NOT_REPRODUCED
+    return text, judge_all(agreeing, counted, partly=0.5)
 
 
 LABELS = {"fromage": "Fromage", "adam": "Adam", "sgd_momentum": "SGD (momentum 0.9)"}

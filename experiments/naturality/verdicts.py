@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from reltrust.reporting.claims import Verdict
+from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection, describe
 
 from .expectations import BFLOAT16, CLASSES, POPULAR, RULES, Commutes, expected
@@ -53,8 +53,7 @@ def judge_derived(ours: Selection) -> tuple[str, Verdict]:
     right = sum(derived == one for derived, one in pairs)
     seeds = ours.best["seed"].nunique()
     text = f"{right} of {len(pairs)} entries ({len(RULES)} rules, {len(CLASSES)} classes, n={seeds} seeds)"
-    share = right / len(pairs)
-    return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.9 else Verdict.NOT_REPRODUCED
+    return text, judge_all(right, len(pairs), partly=0.9)
 
 
 def natural(ours: Selection, rule: str, kinds: tuple[str, ...]) -> bool | None:
@@ -94,10 +93,7 @@ def judge_natural(rules: tuple[str, ...], kinds: tuple[str, ...], ours: Selectio
     }
     text = "; ".join(f"{RULES[rule]} {worst[rule]:.1e}" for rule in rules)
     text = f"largest defect at the smallest steps, in units of the way: {text} (n={ours.best['seed'].nunique()} seeds)"
-    verdict = (
-        Verdict.REPRODUCED if all(found.values()) else Verdict.PARTLY if any(found.values()) else Verdict.NOT_REPRODUCED
-    )
-    return text, verdict
+    return text, judge_all(sum(map(bool, found.values())), len(found))
 
 
 def judge_descent(ours: Selection) -> tuple[str, Verdict]:
@@ -120,4 +116,4 @@ def judge_descent(ours: Selection) -> tuple[str, Verdict]:
     numbers = ", ".join(f"{one:g}" for one in sorted(ours.best["condition"].unique()))
     text = f"steps at condition {numbers}, {'; '.join(words)} (n={int(means['n'].min())} seeds)"
     met = [ratios["gd"] >= SLOWER, ratios["ngd"] <= ALIKE]
-    return text, Verdict.REPRODUCED if all(met) else Verdict.PARTLY if any(met) else Verdict.NOT_REPRODUCED
+    return text, judge_all(sum(met), len(met))

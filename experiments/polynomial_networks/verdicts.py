@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from reltrust.reporting.claims import Verdict
+from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
 DEFECTIVE = Measure("defective", "networks of less than the expected dimension", "min", 1e9, ties="disagreements")
@@ -132,8 +132,7 @@ def judge_unimodal(ours: Selection) -> tuple[str, Verdict]:
         return "-", Verdict.NOT_RUN
     depths = ", ".join(map(str, sorted(ours.best["depth"].astype(int).unique())))
     text = f"{unimodal} of {minimal} (power 2, depths {depths})"
-    share = unimodal / minimal
-    return text, Verdict.REPRODUCED if share == 1 else Verdict.PARTLY if share >= 0.9 else Verdict.NOT_REPRODUCED
+    return text, judge_all(unimodal, minimal, partly=0.9)
 
 
 def judge_floors(ours: Selection) -> tuple[str, Verdict]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reltrust.reporting.claims import Verdict
+from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
 from . import theory
@@ -61,8 +61,7 @@ def judge_vanishing(networks: tuple[str, ...], name: str, ours: Selection) -> tu
     if (found := slopes_of(ours, networks, name)) is None:
         return "-", Verdict.NOT_RUN
     falling = [slope.high < 0 for slope in found[0].values()]
-    verdict = Verdict.REPRODUCED if all(falling) else Verdict.PARTLY if any(falling) else Verdict.NOT_REPRODUCED
-    return in_words(*found), verdict
+    return in_words(*found), judge_all(sum(falling), len(falling))
 
 
 def judge_flat(networks: tuple[str, ...], ours: Selection) -> tuple[str, Verdict]:
@@ -74,8 +73,7 @@ def judge_flat(networks: tuple[str, ...], ours: Selection) -> tuple[str, Verdict
     if (found := slopes_of(ours, networks, "gradient")) is None:
         return "-", Verdict.NOT_RUN
     flat = [slope.low <= 0 <= slope.high for slope in found[0].values()]
-    verdict = Verdict.REPRODUCED if all(flat) else Verdict.PARTLY if any(flat) else Verdict.NOT_REPRODUCED
-    return in_words(*found), verdict
+    return in_words(*found), judge_all(sum(flat), len(flat))
 
 
 def judge_theory(ours: Selection) -> tuple[str, Verdict]:
@@ -117,8 +115,8 @@ def judge_saddle(networks: tuple[str, ...], ours: Selection) -> tuple[str, Verdi
     text = "; ".join(f"{ARCHITECTURES[name].label}: {ratio:.2f}" for name, ratio in ratios.items())
     n = min(float(own["bottom_n"].iloc[-1]) for own in rows.values())
     depth = min(int(own["depth"].iloc[-1]) for own in rows.values())
-    verdict = Verdict.REPRODUCED if all(like) else Verdict.PARTLY if any(like) else Verdict.NOT_REPRODUCED
-    return f"-smallest / largest eigenvalue at depth {depth}, {text} (n={n:.0f} networks)", verdict
+    text = f"-smallest / largest eigenvalue at depth {depth}, {text} (n={n:.0f} networks)"
+    return text, judge_all(sum(like), len(like))
 
 
 # --- claims: of escape -----------------------------------------------------------------------------------------------
@@ -200,4 +198,4 @@ def judge_fast(arm: str, ours: Selection) -> tuple[str, Verdict]:
     flatter = float(np.quantile(draws - of_sgd, 0.025)) > 0
     text = f"{escape_in_words(slope, own)}, SGD {times[1]:.0f} (n={own['seed'].nunique()} seeds)"
     met = [times[0] <= times[1] / 5, flatter]
-    return text, Verdict.REPRODUCED if all(met) else Verdict.PARTLY if any(met) else Verdict.NOT_REPRODUCED
+    return text, judge_all(sum(met), len(met))

@@ -96,6 +96,16 @@ def judge_grid_value(ours: float | None, published: float, grid: Sequence[float]
     return Verdict.REPRODUCED if away <= 1 else Verdict.PARTLY if away == 2 else Verdict.NOT_REPRODUCED
 
 
+def judge_all(met: int, of: int, partly: float = 0.0) -> Verdict:
+    """Does something hold of all?
+
+    reproduced: of all; partly: of some, which are at least this share; not reproduced: of fewer.
+    """
+    if met == of:
+        return Verdict.REPRODUCED
+    return Verdict.PARTLY if met and met / of >= partly else Verdict.NOT_REPRODUCED
+
+
 def as_text(judgements: Sequence[Judgement]) -> str:
     """The judgements as an aligned table for a terminal."""
     rows = [("claim", "published", "ours", "verdict"), *((j.claim, j.published, j.ours, j.verdict) for j in judgements)]
