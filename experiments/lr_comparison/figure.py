@@ -253,7 +253,7 @@ REPORT = Report(
     ),
     claims=(*claims("paper"), *claims("quick")),
     cost={
-        "paper": ("make reproduce-lr-comparison SCALE=paper", "80 runs of the benchmarks' paper scales: a GPU"),
+        "paper": ("make reproduce-lr-comparison SCALE=paper", "60 runs of the benchmarks' paper scales: a GPU"),
         "quick": ("make reproduce-lr-comparison LAUNCHER=processes", "60 runs, three quarters of an hour, 2 CPU cores"),
     },
 )
