@@ -258,7 +258,7 @@ def test_every_experiment_states_deviations_choices_or_limits(name: str) -> None
     assert len(pages.deviations(text, str)) > 200
 
 
-def test_a_drawing_is_embedded_in_few_bytes_and_at_most_1600_pixels_wide(tmp_path: Path) -> None:
+def test_a_drawing_is_embedded_in_few_bytes_and_at_most_1400_pixels_wide(tmp_path: Path) -> None:
     Image.new("RGB", (3200, 400), "white").save(tmp_path / "wide.png")
     uri = embedded(tmp_path / "wide.png")
     assert uri is not None

@@ -22,7 +22,7 @@ from reltrust.reporting.claims import Claim, Judgement, Verdict
 from reltrust.reporting.pairwise import pairwise
 from reltrust.reporting.report import Evaluation, Report, load_report
 
-_WIDEST = 1600  # pixels of an embedded figure
+_WIDEST = 1400  # pixels of an embedded figure
 _RUN_COLUMNS = ("seed", "status", "steps", "seconds", "device", "commit")
 
 
@@ -203,7 +203,7 @@ def _block(results: str | Path, name: str, found: Evaluation) -> Block:
 
 
 def embedded(path: Path) -> str | None:
-    """An image as a URI, at most 1600 pixels wide: as PNG of 32 colours, or as WebP, whichever is smaller (photographs
+    """An image as a URI, at most 1400 pixels wide: as PNG of 32 colours, or as WebP, whichever is smaller (photographs
     are WebP). None if there is none."""
     if not path.exists():
         return None
