@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from reltrust.errors import DamagedError, RecordError, first_line
-from reltrust.records.artifacts import read_curves, read_summary, summary_path, write_table
+from reltrust.records.artifacts import curves_path, read_curves, read_summary, summary_path, write_table
 from reltrust.records.files import write_text
 from reltrust.records.store import Result, RunRecord, Store
 
@@ -30,8 +30,9 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
             that follow one of them bear its name in the column ``scale``.
     """
     records, path = list(Store(results).records(experiment)), summary_path(results, experiment)
+    tables = (path, curves_path(results, experiment))
     stamp, files = Store(results).root / experiment / ".collected", _files(records)
-    if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(files, path, scales):
+    if path.exists() and stamp.exists() and stamp.read_text() == _fingerprint(files, tables, scales):
         return path
     rows, points, whole = [], [], True
     for record in records:
@@ -58,7 +59,7 @@ def collect(results: str | Path, experiment: str, scales: Mapping[str, str]) -> 
         write_table(results, f"{experiment}-curves", in_order.to_csv(index=False))
     write_table(results, experiment, ordered.to_csv(index=False))
     if whole:
-        write_text(stamp, _fingerprint(files, path, scales))
+        write_text(stamp, _fingerprint(files, tables, scales))
     return path
 
 
@@ -73,9 +74,9 @@ def _files(records: Sequence[RunRecord]) -> bytes:
     return found.digest()
 
 
-def _fingerprint(files: bytes, table: Path, scales: Mapping[str, str]) -> str:
-    """Another one when a file of a record, the table, the scales or this code has changed."""
-    curves = table.with_name(f"{table.stem}-curves.csv")
+def _fingerprint(files: bytes, tables: tuple[Path, Path], scales: Mapping[str, str]) -> str:
+    """Another one when a file of a record, the table, the scales or this code has changed, or the curves are gone."""
+    table, curves = tables
     parts = (files, Path(__file__).read_bytes(), table.read_bytes(), curves.exists(), sorted(scales.items()))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

@@ -125,7 +125,8 @@ def _one_each(table: pd.DataFrame, x: str, tuned: str) -> tuple[pd.DataFrame, li
         around = table[(table["arm"] == arm) & (table[x] == where)]
         differing = [key for key in settings if around[key].nunique(dropna=False) > 1]
         runs = f"{len(others)} run{'s' * (len(others) > 1)} of {arm} at {x}={where}"
-        lines.append(f"{runs}: others with the same {tuned} and seed stand there, of another {', '.join(differing)}")
+        of_another = f", of another {', '.join(differing)}" if differing else ""
+        lines.append(f"{runs}: others with the same {tuned} and seed stand there{of_another}")
     return table.loc[sorted(kept)], lines
 
 
