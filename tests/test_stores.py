@@ -74,6 +74,11 @@ def test_runs_that_were_started_one_by_one_are_collected_by_one_command(
     table = pd.read_csv(tmp_path / "results" / "summaries" / "mlp_depth.csv")
     assert sorted(table["status"]) == ["diverged", "finished"]
     assert set(table["scale"]) == {"smoke"}
+    curves = tmp_path / "results" / "summaries" / "mlp_depth-curves.csv"
+    written = curves.read_text()
+    curves.unlink()
+    assert script("collect", "--results", str(tmp_path / "results")).returncode == 0
+    assert curves.read_text() == written
     refused = script("collect", "typo", "--results", str(tmp_path / "results"))
     assert (refused.returncode, "experiments=typo: unknown" in refused.stderr) == (2, True)
 
