@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from reltrust.data import rgb
 from reltrust.data.rgb import RgbData, RgbExamples
 from reltrust.errors import SettingsError
-from reltrust.models.resnet import Block, PreActBlock, ResNet18
+from reltrust.models.resnet import Block, PreActBlock, ResNet18, Thinned
 from reltrust.records.store import Status
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.selection import select
@@ -85,6 +85,23 @@ def test_blocks_are_their_literal_form(stride: int) -> None:
     inner = conv(normalised(conv(y, before.conv1, stride)).relu(), before.conv2, 1)
     shortcut = x if before.shortcut is None else conv(y, before.shortcut, 2)
     torch.testing.assert_close(before(x), inner + shortcut)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 8, 16])
+def test_a_thinned_convolution_is_the_literal_one_where_channels_come_last_too(channels: int) -> None:
+    torch.manual_seed(0)
+    layer, x = (
+        Thinned(channels, 2 * channels, 2).to(memory_format=torch.channels_last),
+        torch.randn(50, channels, 32, 32),
+    )
+    inputs = x.contiguous(memory_format=torch.channels_last).requires_grad_(), x.double().requires_grad_()
+    weights = layer.weight, layer.weight.detach().double().requires_grad_()
+    outputs = layer(inputs[0]), F.conv2d(inputs[1], weights[1], stride=2)
+    torch.testing.assert_close(outputs[0].double(), outputs[1], rtol=1e-4, atol=1e-4)
+    for out in outputs:
+        out.square().sum().backward()
+    for fast, literal in (inputs, weights):
+        torch.testing.assert_close(fast.grad.double(), literal.grad, rtol=1e-4, atol=1e-2)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "preact_resnet18"])

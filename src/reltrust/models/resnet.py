@@ -49,6 +49,21 @@ def convolutions(inputs: int, outputs: int, stride: int) -> tuple[nn.Conv2d, nn.
     )
 
 
+class Thinned(nn.Conv2d):
+    """``nn.Conv2d(inputs, outputs, 1, stride, bias=False)``: 1x1, of every ``stride``-th pixel, which are taken first.
+
+    oneDNN's own step from pixel to pixel writes past its workspace in the backward pass where ``inputs`` are fewer than
+    a vector register holds and channels come last: gradients are wrong or the process dies (uxlfoundation/oneDNN 6035).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, bias=False)
+        self.every = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, :: self.every, :: self.every])
+
+
 class Block(nn.Module):
     """x -> relu(norm(conv(relu(norm(conv(x))))) + norm(conv1(x))); x itself where neither size nor width changes."""
 
@@ -58,8 +73,8 @@ class Block(nn.Module):
         self.norm1, self.norm2 = (nn.BatchNorm2d(outputs, affine=affine) for _ in range(2))
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            narrow = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(narrow, nn.BatchNorm2d(outputs, affine=affine))
+            norm = nn.BatchNorm2d(outputs, affine=affine)
+            self.shortcut = nn.Sequential(Thinned(inputs, outputs, stride), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
@@ -74,7 +89,7 @@ class PreActBlock(nn.Module):
         self.norm1, self.norm2 = (nn.BatchNorm2d(n, affine=affine) for n in (inputs, outputs))
         self.conv1, self.conv2 = convolutions(inputs, outputs, stride)
         changes = stride > 1 or inputs != outputs
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else None
+        self.shortcut = Thinned(inputs, outputs, stride) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x).relu()
