@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from reltrust.experiments.cifar_gan import figure
+from reltrust.experiments.cifar_gan import figure, verdicts
 
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.report import write
@@ -72,7 +72,7 @@ def test_competitive_is_judged_by_its_rule(madam: float, verdict: Verdict) -> No
 def test_the_growth_of_norms_is_held_against_the_theory() -> None:
     """Fifty steps of 0.01, then fifty of 0.001."""
     expected = (1 + 0.01**2) ** 25 * (1 + 0.001**2) ** 25
-    assert figure.growth(0.01, runs(lars=[1.0]).iloc[0]) == pytest.approx(expected, rel=1e-12)
+    assert verdicts.growth(0.01, runs(lars=[1.0]).iloc[0]) == pytest.approx(expected, rel=1e-12)
     of_fromage, of_lars = figure.STABLE
     for growth, by_fromage, by_lars in (
         (1.0, Verdict.REPRODUCED, Verdict.REPRODUCED),  # 0.25 % in so few steps
@@ -80,21 +80,21 @@ def test_the_growth_of_norms_is_held_against_the_theory() -> None:
         (2.0, Verdict.NOT_REPRODUCED, Verdict.NOT_REPRODUCED),
     ):
         table = runs(fromage=[1.0], lars=[1.0]).assign(norm_growth_max=growth)
-        selection = select(table, figure.NORMS, "small")
+        selection = select(table, verdicts.NORMS, "small")
         assert (of_fromage.judged(selection).verdict, of_lars.judged(selection).verdict) == (by_fromage, by_lars)
-    assert of_lars.judged(select(runs(fromage=[1.0]), figure.NORMS, "small")).verdict is Verdict.NOT_RUN
+    assert of_lars.judged(select(runs(fromage=[1.0]), verdicts.NORMS, "small")).verdict is Verdict.NOT_RUN
 
 
 def test_under_another_schedule_than_milestones_norms_are_drawn_without_the_theory() -> None:
     table = runs(lars=[1.0]).assign(schedule='{"name": "constant"}')
-    assert np.isnan(figure.lr_factors(table.iloc[0])).all()
+    assert np.isnan(verdicts.lr_factors(table.iloc[0])).all()
 
 
 def test_published_numbers_have_sources_and_versions_that_are_not_mixed() -> None:
-    assert len(figure.PUBLISHED) == 68
-    assert figure.PUBLISHED["source"].notna().all()
-    assert set(figure.PUBLISHED["version"]) == {"rerun", "v1", "v2", "fromage tuning", "madam tuning"}
-    assert figure.RERUN.to_dict() == {"fromage": 16.4, "adam": 19.1, "sgd": 36.4}
+    assert len(verdicts.PUBLISHED) == 68
+    assert verdicts.PUBLISHED["source"].notna().all()
+    assert set(verdicts.PUBLISHED["version"]) == {"rerun", "v1", "v2", "fromage tuning", "madam tuning"}
+    assert verdicts.RERUN.to_dict() == {"fromage": 16.4, "adam": 19.1, "sgd": 36.4}
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_lines_and_labels_are_those_of_the_runs(results: Path, monkeypatch: pyte
     assert over_time.get_ylabel() == "FD (efficientnet_lite0) to training images"
     assert [text.get_text() for text in at_end.get_yticklabels()] == ["sgd 0.01", "fromage 0.01"]
     assert sorted(float(line.get_xdata()[0]) for line in theirs.lines) == [16.4, 19.1, 36.4]
-    assert norms.lines[-1].get_ydata()[-1] == pytest.approx(figure.growth(0.01, runs(lars=[1.0]).iloc[0]))
+    assert norms.lines[-1].get_ydata()[-1] == pytest.approx(verdicts.growth(0.01, runs(lars=[1.0]).iloc[0]))
     plt.close("all")
 
 
@@ -151,12 +151,12 @@ def test_every_learning_rate_is_drawn_beside_the_published_tuning() -> None:
         style="{}", data="cifar10", examples=np.nan, batch_size=256, samples=10_000, features="inception"
     )
     slower = table.assign(lr=table["lr"] / 10, frechet_train=table["frechet_train"] + 5)
-    found = select(pd.concat([table, slower]), figure.BY_LR, "paper")
+    found = select(pd.concat([table, slower]), verdicts.BY_LR, "paper")
     drawn = figure.fromage_figure_3_right_gan(found, Styles(table, also=["sgd"]))
     (axes,) = drawn.axes
     lines = [line for line in axes.lines if len(line.get_xdata())]
     ours = {line.get_label(): list(line.get_ydata()) for line in lines if line.get_markerfacecolor() != "none"}
     assert ours == {"adam": [25.0, 20.0], "fromage": [17.0, 12.0]}
     hollow = [line for line in lines if line.get_markerfacecolor() == "none"]
-    assert sum(len(line.get_xdata()) for line in hollow) == len(figure.OF_TUNING) > 10
+    assert sum(len(line.get_xdata()) for line in hollow) == len(verdicts.OF_TUNING) > 10
     plt.close(drawn)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from reltrust.experiments.mlp_curvature import figure
+from reltrust.experiments.mlp_curvature import figure, verdicts
 
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.report import write
@@ -31,7 +31,7 @@ def runs(changes: dict[str, list[float]], train_steps: int = 0) -> pd.DataFrame:
                     "status": "finished",
                     "eta": 0.099,
                     "loss": 2.0,
-                    "model": figure.modelled(0.099, int(depth)),
+                    "model": verdicts.modelled(0.099, int(depth)),
                     **{f"change_{layer}": change * layer for layer in range(1, int(depth) + 2)},
                 }
             )
@@ -39,7 +39,7 @@ def runs(changes: dict[str, list[float]], train_steps: int = 0) -> pd.DataFrame:
 
 
 def selected(table: pd.DataFrame) -> Selection:
-    return select(table, figure.SLICES, "quick")
+    return select(table, verdicts.SLICES, "quick")
 
 
 def claim(text: str) -> Any:
@@ -50,7 +50,7 @@ def claim(text: str) -> Any:
 
 
 def test_every_published_number_has_a_source_and_stands_there_once() -> None:
-    table = figure.PUBLISHED
+    table = verdicts.PUBLISHED
     assert len(table) == 48  # three networks, two moments, four sizes of the step, loss and change
     assert table["source"].str.startswith("jxbz/fromage@4a6593b ").all()
     assert not table.duplicated(["arm", "train_steps", "eta", "quantity"]).any()
@@ -58,13 +58,13 @@ def test_every_published_number_has_a_source_and_stands_there_once() -> None:
 
 
 def test_the_published_changes_at_initialisation_are_those_of_the_claims() -> None:
-    assert figure.AT_START.round(2).to_dict() == {"plain 1": 1.05, "plain 15": 4214.84, "residual 15": 31.49}
+    assert verdicts.AT_START.round(2).to_dict() == {"plain 1": 1.05, "plain 15": 4214.84, "residual 15": 31.49}
     assert claim("a plain network of 16 layers than in one of 2").published == "4215 > 1.045"
     assert claim("outgrows").published.startswith("0.39 a layer (x 5 at 2, x 1194 at 16")
 
 
 def test_the_published_ends_are_selected_as_our_runs_are() -> None:
-    cells = describe(select(figure.ENDS, figure.SLICES, "published"))
+    cells = describe(select(verdicts.ENDS, verdicts.SLICES, "published"))
     assert cells[["arm", "train_steps"]].to_records(index=False).tolist() == [
         (arm, moment) for arm in ("plain 1", "plain 15", "residual 15") for moment in (0, 2160)
     ]
@@ -117,7 +117,7 @@ def test_other_moments_than_initialisation_do_not_count() -> None:
 def test_the_excess_is_judged_by_its_slope_in_the_number_of_layers() -> None:
     def with_slope(*slopes: float) -> Selection:
         changes = {
-            f"plain {depth}": [figure.modelled(0.099, depth) * math.exp(slope * (depth + 1)) for slope in slopes]
+            f"plain {depth}": [verdicts.modelled(0.099, depth) * math.exp(slope * (depth + 1)) for slope in slopes]
             for depth in (1, 3, 15)
         }
         return selected(pd.concat([runs(changes), runs({"residual 15": [1e-6]})]))  # which is not counted

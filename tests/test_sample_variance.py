@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reltrust.experiments.sample_variance import figure, theory
+from reltrust.experiments.sample_variance import theory, verdicts
 from reltrust.experiments.sample_variance.analysis import Recording, SampleVariance
 from torch import nn
 
@@ -210,7 +210,7 @@ def of_layers(ratios: dict[tuple[str, int], list[float]]) -> Selection:
         for (network, width), own in ratios.items()
         for layer, ratio in enumerate(own, 1)
     ]
-    found = select(pd.DataFrame(runs), figure.BY_WIDTH, "quick")
+    found = select(pd.DataFrame(runs), verdicts.BY_WIDTH, "quick")
     return Selection(found.comparison, found.scale, found.runs, found.best, found.left_out, pd.DataFrame(curves))
 
 
@@ -222,8 +222,8 @@ def test_decay_is_judged_at_the_greatest_width() -> None:
         (off, Verdict.PARTLY),
         ([0.9] * 50, Verdict.NOT_REPRODUCED),
     ]:
-        assert figure.judge_decay(of_layers({("he", 64): [0.9] * 50, ("he", 256): own}))[1] is verdict
-    assert figure.judge_decay(of_layers({("batch_norm", 64): expected})) == ("-", Verdict.NOT_RUN)
+        assert verdicts.judge_decay(of_layers({("he", 64): [0.9] * 50, ("he", 256): own}))[1] is verdict
+    assert verdicts.judge_decay(of_layers({("batch_norm", 64): expected})) == ("-", Verdict.NOT_RUN)
 
 
 def test_width_approaches_theory_if_every_wider_network_is_nearer() -> None:
@@ -232,10 +232,10 @@ def test_width_approaches_theory_if_every_wider_network_is_nearer() -> None:
     def times(*factors: float) -> Selection:
         return of_layers({("he", 64 * 4**i): [f * r for r in expected] for i, f in enumerate(factors)})
 
-    assert figure.judge_width(times(2.0, 1.5, 1.1))[1] is Verdict.REPRODUCED
-    assert figure.judge_width(times(1.5, 2.0, 1.1))[1] is Verdict.PARTLY
-    assert figure.judge_width(times(1.1, 1.5, 2.0))[1] is Verdict.NOT_REPRODUCED
-    assert figure.judge_width(times(1.1)) == ("-", Verdict.NOT_RUN)
+    assert verdicts.judge_width(times(2.0, 1.5, 1.1))[1] is Verdict.REPRODUCED
+    assert verdicts.judge_width(times(1.5, 2.0, 1.1))[1] is Verdict.PARTLY
+    assert verdicts.judge_width(times(1.1, 1.5, 2.0))[1] is Verdict.NOT_REPRODUCED
+    assert verdicts.judge_width(times(1.1)) == ("-", Verdict.NOT_RUN)
 
 
 def test_variance_is_kept_if_it_is_at_the_end_at_every_width() -> None:
@@ -245,7 +245,7 @@ def test_variance_is_kept_if_it_is_at_the_end_at_every_width() -> None:
         ((0.95, 0.1), Verdict.NOT_REPRODUCED),
     ]:
         ours = of_layers({("batch_norm", 64 * (i + 1)): [1.0, end] for i, end in enumerate(ends)})
-        assert figure.judge_kept("batch_norm", ours)[1] is verdict
+        assert verdicts.judge_kept("batch_norm", ours)[1] is verdict
 
 
 def test_a_lower_loss_and_an_impact_are_judged_by_the_interval_over_seeds() -> None:
@@ -256,8 +256,8 @@ def test_a_lower_loss_and_an_impact_are_judged_by_the_interval_over_seeds() -> N
             for network, losses in (("he", he), ("unit_variance", own))
             for seed, loss in enumerate(losses)
         ]  # fmt: skip
-        ours = select(pd.DataFrame(rows), figure.AT_END, "quick_training")
-        return figure.judge_lower("unit_variance", ours)[1], figure.judge_impact("unit_variance", ours)[1]
+        ours = select(pd.DataFrame(rows), verdicts.AT_END, "quick_training")
+        return verdicts.judge_lower("unit_variance", ours)[1], verdicts.judge_impact("unit_variance", ours)[1]
 
     yes, partly, no = Verdict.REPRODUCED, Verdict.PARTLY, Verdict.NOT_REPRODUCED
     assert judged([1.0, 1.1, 1.2], [0.5, 0.6, 0.4]) == (yes, yes)

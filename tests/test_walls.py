@@ -79,7 +79,7 @@ def breaches(files: list[Path], *forbidden: str) -> list[str]:
     ]
 
 
-FIGURES = sorted(ROOT.glob("experiments/*/figure.py"))
+FIGURES = sorted(path for name in ("figure.py", "verdicts.py") for path in ROOT.glob(f"experiments/*/{name}"))
 SUBJECTS = sorted(ROOT.glob("experiments/*/settings.py"))
 TASKS = sorted(path for path in ROOT.glob("experiments/*/*.py") if path not in (*FIGURES, *SUBJECTS))
 EVERYTHING = python_files(SRC, ROOT / "experiments", ROOT / "scripts")

@@ -18,7 +18,7 @@ from reltrust.reporting.selection import Comparison, Measure, Selection, describ
 from reltrust.reporting.style import Styles, headline
 
 from ..cifar_classifier import figure as classifier
-from ..cifar_gan import figure as gan
+from ..cifar_gan import verdicts as gan
 from ..transformer_lm import figure as transformer
 
 DEFAULT = 0.01  # of both papers' optimizers

@@ -11,7 +11,7 @@ from reltrust.reporting.claims import Verdict, judge_all
 from reltrust.reporting.selection import Comparison, Measure, Selection
 
 from ..cifar_classifier import figure as classifier
-from ..cifar_gan import figure as gan
+from ..cifar_gan import verdicts as gan
 from ..transformer_lm import figure as transformer
 from .representation import Strategy, bits_of, strategies
 
