@@ -52,6 +52,7 @@ def literal_loop(device: torch.device) -> tuple[Loop, int]:
 
     def train(steps: int) -> None:
         nonlocal step
+        torch.set_float32_matmul_precision("highest")  # whatever ours has set in the same process
         for _ in range(steps):
             start, step = step % 50 * BPTT, step + 1
             data, targets = rows[start : start + BPTT], rows[start + 1 : start + 1 + BPTT].reshape(-1)

@@ -7,6 +7,7 @@ import sys
 import torch
 from arguments import Parser
 from reltrust.experiments.transformer_lm.task import as_text
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from reltrust import experiment
@@ -30,6 +31,13 @@ def count(word: str) -> int:
     return value
 
 
+def seed(word: str) -> int:
+    value = int(word)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{word}: must be from 0 to 2^63 - 1")
+    return value
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("run", help="run=<id>: the first digits of the run's id, which end its directory's name")
@@ -37,7 +45,7 @@ def main() -> None:
     parser.add_argument("--words", type=count, default=100, help="how many to write (default: 100)")
     parser.add_argument("--temperature", type=positive, default=1.0, help="below 1 the probable becomes more so")
     parser.add_argument("--top-k", type=count, default=None, help="only the k most probable words at each place")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--data", default="data", help="machine.data of the run (default: data)")
     parser.add_results("runs")
     arguments = parser.parse_args()
@@ -53,11 +61,12 @@ def main() -> None:
     try:
         config = record.config
         data = text.load(config["data"]["name"], arguments.data)
+        kept = load_file(record.weights_path)
     except (RecordError, DataError) as error:
         sys.exit(f"error: {error}")
-    weights = {
-        key.removeprefix("model."): value for key, value in load_file(record.weights_path).items() if "model." in key
-    }
+    except SafetensorError as error:
+        sys.exit(f"error: {record.weights_path}: cannot be read: {error}")
+    weights = {key.removeprefix("model."): value for key, value in kept.items() if "model." in key}
     if (size := len(weights["embedding.weight"])) != len(data.vocabulary):
         sys.exit(f"error: {record.weights_path}: a vocabulary of {size} words, data={config['data']['name']} has "
                  f"{len(data.vocabulary)}")  # fmt: skip

@@ -280,6 +280,16 @@ def test_a_perplexity_that_overflows_is_infinite_and_the_run_goes_on(
     assert record_of(small()).summary["valid_perplexity"] == math.inf
 
 
+def test_weights_that_are_not_finite_are_evaluated_without_a_sample(small: Resolve) -> None:
+    """The loss that the trainer ends a run by is one of the step before."""
+    task = task_of(small())
+    with torch.no_grad():
+        next(task.model.parameters()).fill_(math.nan)
+    measured = task.evaluate()
+    assert math.isnan(measured.row["valid_loss"])
+    assert measured.files == {}
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +418,7 @@ def test_words_are_drawn_by_their_probabilities_and_the_seed_alone() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, 3.0, -1.0, -math.inf])
     torch.testing.assert_close(shares(), logits.softmax(0), rtol=0, atol=0.08)
     torch.testing.assert_close(shares(temperature=0.5), (logits / 0.5).softmax(0), rtol=0, atol=0.08)
+    assert (shares(temperature=1e-40) > 0).tolist() == [False, False, False, True, False, False]
     assert (shares(top_k=2) > 0).tolist() == [False, False, True, True, False, False]
     assert torch.equal(shares(), shares())
 
@@ -446,8 +457,11 @@ def test_the_script_refuses_in_one_line(small: Resolve, script: Script, monkeypa
     assert "'nowhere' is no word of the vocabulary" in said(f"run={kept_id}", "--prompt", "w5 nowhere")
     assert "must be a finite number above 0" in said(f"run={kept_id}", "--temperature", "0")
     assert "must be at least 1" in said(f"run={kept_id}", "--top-k", "0")
+    assert "must be from 0 to 2^63 - 1" in said(f"run={kept_id}", "--seed", "9" * 31)
     larger = a_text()
     monkeypatch.setattr(
         text, "load", lambda *_: TextData(larger.train, larger.valid, larger.test, (*larger.vocabulary, "x"))
     )
     assert "a vocabulary of 60 words, data=wikipedia has 61" in said(f"run={kept_id}")
+    record_of(kept).weights_path.write_bytes(b"torn")
+    assert "cannot be read" in said(f"run={kept_id}")

@@ -185,6 +185,14 @@ def test_the_width_is_judged_at_every_scale_of_the_initial_weights() -> None:
     assert text.endswith("(n=3 seeds)")
 
 
+def test_a_width_is_not_at_least_one_that_goes_on_past_what_was_tried() -> None:
+    table = valleys((1.0, -1.0, 0.01), (1.0, -1.0, 1.0))
+    table["adamw"][3.0] = (1.0, -4.0, 0.1)  # the largest learning rates are still good
+    text, verdict = verdicts.judge_width(of_valleys(table))
+    assert "AdamW 0.10, 0.10, ≥" in text
+    assert verdict is PARTLY
+
+
 def test_being_on_par_is_judged_against_the_better_of_both() -> None:
     assert verdicts.judge_par(of_valleys(valleys((1.04, 0, 1), (1.0, -1, 1))))[1] is YES
     assert verdicts.judge_par(of_valleys(valleys((1.06, 0, 1), (1.0, -1, 1))))[1] is NO

@@ -55,12 +55,19 @@ def test_each_seed_has_a_split_of_its_own_and_more_samples_go_on_from_fewer(digi
 
 def test_data_with_a_split_of_their_own_keep_what_they_hold_out() -> None:
     photographs = load("photographs", "nowhere", CPU)
-    chosen, held_out = split(photographs, samples=2, examples=1_000, held_out=30, seed=0)
-    assert int(chosen.max()) < 1_000
+    chosen, held_out = split(photographs, samples=2, examples=4_600, held_out=30, seed=0)
+    assert int(chosen.max()) < 4_600
     assert held_out.tolist() == list(range(5_000, 5_030))
     images, _ = photographs.batch(torch.arange(photographs.train))
     assert images.mean((0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-3)
     assert images.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=1e-3)
+
+
+def test_a_class_with_fewer_images_than_asked_for_is_an_error() -> None:
+    """That there are enough in all is known before data are loaded, that there are of each class is not."""
+    photographs = load("photographs", "nowhere", CPU)
+    with pytest.raises(SettingsError, match="task.samples=20: must be at most 0, which are all of a class among 200"):
+        split(photographs, samples=20, examples=200, held_out=30, seed=0)
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------

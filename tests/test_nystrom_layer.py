@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -136,6 +137,24 @@ def test_the_pseudo_inverse_root_of_a_singular_matrix_leaves_its_null_space_out(
     assert torch.allclose(root @ root, torch.linalg.pinv(matrix), atol=1e-10)
 
 
+def test_a_matrix_that_is_not_finite_has_no_root_and_leaves_its_neighbours_alone() -> None:
+    """A member of a pack that diverges must not end the others: eigenvalues of such a matrix are an error."""
+    x = points(6, 8)
+    stack = torch.stack([x @ x.T, torch.full((6, 6), torch.nan, dtype=torch.float64)])
+    roots = inverse_root(stack, 6)
+    assert torch.equal(roots[0], inverse_root(stack[0], 6))
+    assert bool(roots[1].isnan().all())
+
+
+@pytest.mark.parametrize("name", ["rbf", "chi2", "exp_chi2"])
+def test_under_autocast_kernels_and_their_roots_are_in_single_precision(name: str) -> None:
+    x = points(12, 8).float()
+    layer = NystromLayer(x, kernel=name, adaptive=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        phi = layer(x)
+    assert torch.allclose(phi @ phi.T, kernel_of(name, 1.0)(x, x), atol=1e-4)
+
+
 def test_without_learning_it_is_the_same_at_the_start_and_follows_its_features_later() -> None:
     images = torch.rand(9, 1, 4, 4, dtype=torch.float64)
     features = ConvolutionalFeatures((1, 4, 4), [[8]]).double()
@@ -217,6 +236,12 @@ def test_features_learn_from_the_images_and_from_the_landmarks() -> None:
             lambda: NystromLayer(points(4, 5), kernel="chi2")(-points(4, 5)),
             "the least is -.*: must be at least 0 under",
         ),
+        (lambda: NystromLayer(-points(4, 5), kernel="chi2"), "the least is -.*: must be at least 0 under"),
+        (
+            lambda: NystromLayer(-points(4, 5), kernel=partial(nystrom.exp_chi2, gamma=2.0)),
+            "the least is -.*: must be at least 0 under",
+        ),
+        (lambda: NystromLayer(points(4, 5) * torch.nan), "landmarks: their features must be finite"),
         (lambda: ConvolutionalFeatures((1, 8, 8), [[4]] * 4), "stages=4: must be at most 3"),
     ],
 )

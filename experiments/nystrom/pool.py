@@ -9,6 +9,7 @@ from torch import Tensor
 from reltrust.data import images, rgb
 from reltrust.data.draws import generator
 from reltrust.data.sizes import RGB_EXAMPLES
+from reltrust.errors import SettingsError
 
 from .settings import DRAWN_SPLITS
 
@@ -72,6 +73,9 @@ def split(pool: Pool, *, samples: int, examples: int | None, held_out: int | Non
         samples: how many rounds; 0: as many as there are.
         examples: how many of the training images there are, the first ones; None: all.
         held_out: how many are measured on; None: all others of a split that is drawn, else the data set's own.
+
+    Raises:
+        SettingsError: of some class there are fewer than ``samples`` images.
     """
     drawn = generator(seed, 1, 2)
     count = examples or pool.train
@@ -82,6 +86,11 @@ def split(pool: Pool, *, samples: int, examples: int | None, held_out: int | Non
     for label in range(pool.classes):
         of_class = own == label
         rounds[of_class] = torch.arange(int(of_class.sum()))
+    least = int(torch.bincount(own, minlength=pool.classes).min())
+    if samples > least:
+        raise SettingsError(
+            f"task.samples={samples}: must be at most {least}, which are all of a class among {len(own)} images"
+        )
     # Within a round as the permutation has them.
     ordered = candidates[torch.argsort(rounds, stable=True)]
     used = samples * pool.classes if samples else count

@@ -55,7 +55,8 @@ class LanguageModel:
 
     @torch.no_grad()
     def evaluate(self) -> Measured:
-        """Losses (nats a word) and perplexities (their exponentials) on the held-out texts, and a text of the model's.
+        """Losses (nats a word) and perplexities (their exponentials) on the held-out texts, and a text of the model's,
+        none where it has diverged.
 
         ``test_loss`` is that of the evaluation with the lowest ``valid_loss`` so far.
         """
@@ -69,7 +70,10 @@ class LanguageModel:
         losses = {"valid": valid_loss, "test": float(best_test)}
         row = {f"{part}_loss": loss for part, loss in losses.items()}
         row |= {f"{part}_perplexity": perplexity(loss) for part, loss in losses.items()}
-        return Measured(row, {"sample.txt": self.sample().encode()})
+        try:
+            return Measured(row, {"sample.txt": self.sample().encode()})
+        except FloatingPointError:
+            return Measured(row)
 
     def mean_loss(self, tokens: Tensor) -> float:
         """Of every word but each column's first, as the words before it in its sequence predict it; nats."""

@@ -40,8 +40,9 @@ class NystromLayer(nn.Module):
             a gradient of its own: the plain Nystrom approximation, with nothing to learn.
 
     Raises:
-        ValueError: an unknown kernel, a gamma that is not above 0, no landmarks, a wrong m'; in a call, features below
-            0 where the kernel is one of histograms (``chi2``, ``exp_chi2``).
+        ValueError: an unknown kernel, a gamma that is not above 0, no landmarks, a wrong m', landmarks' features that
+            are not finite; there and in a call, features below 0 where the kernel is one of histograms (``chi2``,
+            ``exp_chi2``).
 
     Source: arXiv 1911.13036.
     """
@@ -70,13 +71,17 @@ class NystromLayer(nn.Module):
             raise ValueError(f"out_features={columns}: must be {allowed}")
         self.kernels = [kernel_of(one, gamma) for one in given]
         self.features = nn.Identity() if features is None else features
-        self._histograms = any(one in HISTOGRAMS for one in given)
+        self._histograms = any(getattr(one, "func", one) in HISTOGRAMS for one in self.kernels)
         self._columns, self.out_features = columns, columns * len(given)
         self.register_buffer("landmarks", landmarks)
         self.weights = nn.ParameterList()
         if adaptive:
             with torch.no_grad():
-                y = F.normalize(self.features(landmarks), dim=-1)
+                y = self.features(landmarks)
+                if not bool(y.isfinite().all()):
+                    raise ValueError("landmarks: their features must be finite numbers")
+                self._check(y)
+                y = F.normalize(y, dim=-1)
                 for one in self.kernels:
                     if init == "root":
                         weight = inverse_root(one(y, y), columns)
@@ -87,11 +92,14 @@ class NystromLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (n, ...) -> (n, out_features)
         assert isinstance(self.landmarks, Tensor)
         together = self.features(torch.cat((x, self.landmarks)))
-        # A compiled graph cannot look at numbers.
-        if self._histograms and not torch.compiler.is_compiling() and (least := float(together.detach().min())) < 0:
-            raise ValueError(f"features: the least is {least:g}: must be at least 0 under chi2 kernels")
+        self._check(together)
         weights = list(self.weights) if len(self.weights) else None
         return nystrom_features(together, len(x), self.kernels, weights, self._columns)
+
+    def _check(self, features: Tensor) -> None:
+        # A compiled graph cannot look at numbers.
+        if self._histograms and not torch.compiler.is_compiling() and (least := float(features.detach().min())) < 0:
+            raise ValueError(f"features: the least is {least:g}: must be at least 0 under chi2 kernels")
 
 
 def nystrom_features(
@@ -99,35 +107,40 @@ def nystrom_features(
 ) -> Tensor:
     """phi (..., n, q m') of q kernels from the features of n examples and, after them, m landmarks: (..., n + m, d).
 
+    In float32 at least: what of a kernel matrix is rounding is told by the rounding of its numbers.
+
     Args:
         weights: W of each kernel, (..., m, m'); None: the roots of the present kernel matrices.
         columns: m'.
     """
-    x, y = F.normalize(together, dim=-1).split((n, together.shape[-2] - n), dim=-2)
-    found = []
-    for number, kernel in enumerate(kernels):
-        if weights is None:
-            with torch.no_grad():
-                weight = inverse_root(kernel(y, y), columns)
-        else:
-            weight = weights[number]
-        found.append(kernel(x, y) @ weight)
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+    with torch.autocast(together.device.type, enabled=False):
+        together = together.to(torch.promote_types(together.dtype, torch.float32))
+        x, y = F.normalize(together, dim=-1).split((n, together.shape[-2] - n), dim=-2)
+        found = []
+        for number, kernel in enumerate(kernels):
+            if weights is None:
+                with torch.no_grad():
+                    weight = inverse_root(kernel(y, y), columns)
+            else:
+                weight = weights[number]
+            found.append(kernel(x, y) @ weight)
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def inverse_root(matrix: Tensor, columns: int) -> Tensor:
     r"""The pseudo-inverse root :math:`U \Lambda^{-1/2} U^T` of positive semidefinite matrices (..., m, m) or, of fewer
     than m ``columns``, :math:`U' \Lambda'^{-1/2}` of that many largest eigenvalues, (..., m, columns).
 
-    Eigenvalues up to m times the rounding of the largest count as 0. Computed in float64.
+    Eigenvalues up to m times the rounding of the largest count as 0. Computed in float64. NaN where one is not finite.
     """
     m = matrix.shape[-1]
-    values, vectors = torch.linalg.eigh(matrix.double())
+    finite = matrix.isfinite().all(-1).all(-1)[..., None, None]  # of others there are no eigenvalues: LAPACK raises
+    values, vectors = torch.linalg.eigh(torch.where(finite, matrix.double(), 0.0))
     least = values[..., -1:] * m * torch.finfo(matrix.dtype).eps
     scales = torch.where(values > least, values.clamp(min=1e-300).rsqrt(), 0.0)
     scaled = vectors * scales.unsqueeze(-2)
     root = scaled @ vectors.mT if columns == m else scaled[..., -columns:].flip(-1)
-    found: Tensor = root.to(matrix.dtype)
+    found: Tensor = torch.where(finite, root, torch.nan).to(matrix.dtype)
     return found
 
 
@@ -163,7 +176,7 @@ def exp_chi2(x: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
 
 
 KERNELS: dict[str, Callable[..., Tensor]] = {"linear": linear, "rbf": rbf, "chi2": chi2, "exp_chi2": exp_chi2}
-HISTOGRAMS = ("chi2", "exp_chi2", chi2, exp_chi2)  # those of features from 0 on
+HISTOGRAMS = (chi2, exp_chi2)  # those of features from 0 on
 
 
 def kernel_of(kernel: str | Kernel, gamma: float) -> Kernel:

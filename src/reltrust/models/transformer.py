@@ -95,14 +95,20 @@ def generate(
     Args:
         generator: on the CPU, where what is drawn is drawn: the same on every device.
         banned: a token that is never drawn.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
     context = len(model.positions)
     for _ in range(count):
         logits = model.readout(model.encode(tokens[-context:, None])[-1, 0]).float().cpu()
+        if not bool(logits.isfinite().all()):
+            raise FloatingPointError(f"the model's logits after {len(tokens)} tokens are not finite")
         if banned is not None:
             logits[banned] = -math.inf
         if top_k is not None:
             logits[logits < logits.topk(min(top_k, len(logits))).values[-1]] = -math.inf
-        drawn = torch.multinomial((logits / temperature).softmax(0), 1, generator=generator)
+        shares = ((logits - logits.max()) / temperature).softmax(0)  # however small the temperature
+        drawn = torch.multinomial(shares, 1, generator=generator)
         tokens = torch.cat([tokens, drawn.to(tokens.device)])
     return tokens
