@@ -11,6 +11,9 @@ RESULTS ?= results
 LAUNCHER ?= packed
 ARGS ?=
 
+# Tests end where a worker dies: with another in its place they can hang.
+WORKERS := --dist loadgroup --max-worker-restart 0 -n
+
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.reltrust-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
@@ -65,13 +68,13 @@ status: setup ## what has run, what runs, what failed; ARGS=--watch, or the sett
 	@"$(PY)" scripts/status.py --results "$(RESULTS)" $(ARGS)
 
 test: setup ## all tests but those that wait for clusters and faults
-	@"$(PY)" -m pytest -n 2 --dist loadgroup --ignore=tests/clusters --ignore=tests/faults $(ARGS)
+	@"$(PY)" -m pytest $(WORKERS) 2 --ignore=tests/clusters --ignore=tests/faults $(ARGS)
 
 test-clusters: setup ## SLURM's (where scripts/local_slurm.sh has started one) and Ray's
-	@"$(PY)" -m pytest -n 2 --dist loadgroup tests/clusters $(ARGS)
+	@"$(PY)" -m pytest $(WORKERS) 2 tests/clusters $(ARGS)
 
 faults: setup ## kill, stop, starve and damage sweeps, and print what was lost (FULL=1: many more times)
-	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest -n 4 --dist loadgroup tests/faults $(ARGS)
+	@FAULTS=$(if $(FULL),full,$(or $(FAULTS),usual)) "$(PY)" -m pytest $(WORKERS) 4 tests/faults $(ARGS)
 
 gpu-check: setup ## on a machine with a GPU: tests, kernels, packs and the large model, and what to commit (docs/gpu.md)
 	@"$(PY)" scripts/gpu_check.py $(ARGS)

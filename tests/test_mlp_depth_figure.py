@@ -441,9 +441,9 @@ def test_runs_that_all_diverged_are_drawn_as_zeros(template: Template, tmp_path:
 
 
 def test_every_cell_stands_beside_its_published_number(template: Template, tmp_path: Path) -> None:
-    rows = [run_of(template("quick"), "adam", 20, accuracy, seed=seed) for seed, accuracy in enumerate((0.5, 0.7))]
+    rows = [run_of(template("paper"), "adam", 20, accuracy, seed=seed) for seed, accuracy in enumerate((0.5, 0.7))]
     report.write(write(tmp_path, rows), "mlp_depth")
-    (cell,) = pd.read_csv(tmp_path / "summaries" / "mlp_depth-quick-selected.csv").to_dict("records")
+    (cell,) = pd.read_csv(tmp_path / "summaries" / "mlp_depth-paper-selected.csv").to_dict("records")
     assert (cell["n"], cell["mean"], cell["published"], cell["published_lr"]) == (2, 0.6, 0.9999, 0.0001)
     assert cell["std"] == pytest.approx(0.2 / 2**0.5)
 
@@ -489,10 +489,28 @@ def test_the_published_numbers_fed_as_ours_reproduce_every_claim(template: Templ
     assert sorted(cells[:2] for cells in values.values()) == [
         ("10", "10 (seeds that train: 1 of 1 at 10, 0 of 1 at 11)"),
         ("22", "22 (seeds that train: 1 of 1 at 22, 0 of 1 at 23)"),
-        ("50 (the deepest tried)", "50 (seeds that train: 1 of 1 at 50)"),
+        ("50 (the deepest tried)", "50, the deepest run (seeds that train: 1 of 1 at 50)"),
     ]
     orders = [cells[:2] for claim, cells in found.items() if VALUE_CLAIM not in claim]
     assert orders == [("50 > 22", "50 > 22 (n=1)"), ("50 > 10", "50 > 10 (n=1)"), ("22 > 10", "22 > 10 (n=1)")]
+
+
+def test_a_depth_above_the_published_one_is_partly_it_where_no_deeper_one_was_run(
+    template: Template, tmp_path: Path
+) -> None:
+    # Regression: 30 layers, the deepest run, were 27 reproduced.
+    base = template("paper")
+    deepest = reaching(base, {"adam": 23}, depths=(20, 22, 23))
+    claim = "Adam trains up to this many hidden layers of width 784"
+    assert judged(write(tmp_path / "a", deepest))[claim][1:] == (
+        "23, the deepest run (seeds that train: 1 of 1 at 23)",
+        "partly",
+    )
+    deeper = [*deepest, *reaching(base, {"adam": 23}, depths=(24,))]
+    assert judged(write(tmp_path / "b", deeper))[claim][1:] == (
+        "23 (seeds that train: 1 of 1 at 23, 0 of 1 at 24)",
+        "reproduced",
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -542,7 +560,7 @@ def test_the_wrong_order_and_wrong_depths_are_not_reproduced(template: Template,
         ("1 vs 5 (n=1)", "not reproduced"),
         ("50 > 5 (n=1)", "reproduced"),
         ("1 (seeds that train: 1 of 1 at 1, 0 of 1 at 5)", "not reproduced"),
-        ("50 (seeds that train: 1 of 1 at 50)", "not reproduced"),
+        ("50, the deepest run (seeds that train: 1 of 1 at 50)", "not reproduced"),
         ("5 (seeds that train: 1 of 1 at 5, 0 of 1 at 10)", "not reproduced"),
     ]
 
@@ -591,7 +609,7 @@ def test_runs_with_other_hyperparameters_are_not_taken_for_seeds_of_the_same_opt
     rows = reaching(base, {"sgd_momentum": 8, "adam": 4})
     before = judged(write(tmp_path / "before", rows))
     variant = {**base, "hyperparameters": json.dumps({"momentum": 0.5})}
-    rows += [{**row, "run": f"{row['run']}-variant"} for row in reaching(variant, {"sgd_momentum": 0})]
+    rows += [{**row, "run": f"{row['run']}-variant"} for row in reaching(variant, {"sgd_momentum": 0}, depths=(2, 4))]
     assert judged(write(tmp_path / "after", rows)) == before
     labels = axes_of(tmp_path / "after").get_legend_handles_labels()[1]
     assert labels == ["Adam", "SGD (momentum 0.9)", "SGD (momentum 0.9) (momentum=0.5)"]

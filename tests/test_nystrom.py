@@ -66,7 +66,7 @@ def test_data_with_a_split_of_their_own_keep_what_they_hold_out() -> None:
 def test_a_class_with_fewer_images_than_asked_for_is_an_error() -> None:
     """That there are enough in all is known before data are loaded, that there are of each class is not."""
     photographs = load("photographs", "nowhere", CPU)
-    with pytest.raises(SettingsError, match="task.samples=20: must be at most 0, which are all of a class among 200"):
+    with pytest.raises(SettingsError, match=r"task\.samples=20: must be at most 0, which are all of a class among 200"):
         split(photographs, samples=20, examples=200, held_out=30, seed=0)
 
 

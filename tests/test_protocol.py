@@ -219,6 +219,18 @@ def test_a_caption_of_what_is_not_selected_says_so() -> None:
     assert caption(ours) == "Scale paper, n = 1 seed a point. Nothing is selected: every learning rate is shown."
 
 
+def test_a_caption_is_of_the_runs_that_are_shown_and_has_the_figures_own_words() -> None:
+    # Regression: "every learning rate is shown" below a figure of one, and a selection where all were drawn.
+    by_lr = Comparison(ERROR, x="lr", tuned=None)
+    ours = select(table({("adam", 2, 0.1): [0.5], ("adam", 2, 0.2): [0.5]}), by_lr, "paper")
+    one = ours.where({"lr": 0.1})
+    assert (len(one.runs), len(one.best), len(ours.runs)) == (1, 1, 2)
+    assert caption(one) == "Scale paper, n = 1 seed a point. Nothing is selected: the learning rate is 0.1."
+    assert caption(ours, selected="All are shown.", note="Points are medians.") == (
+        "Scale paper, n = 1 seed a point. All are shown. Points are medians."
+    )
+
+
 def test_a_caption_of_one_learning_rate_does_not_speak_of_the_best_one() -> None:
     said = caption(selected({("adam", 2, 0.1): [0.5, 0.6]}))
     assert said == ("Scale quick, n = 2 seeds a point. Nothing is selected: one learning rate was run for each point.")
@@ -242,6 +254,8 @@ def test_what_a_partly_finished_sweep_lacks_is_named() -> None:
     ours = select(runs, DEPTH, "quick")
     assert missing(runs, ours, None) == []
     assert missing(runs, ours, published) == ["all runs of fromage, which was published"]
+    places = pd.DataFrame({"arm": "adam", "depth": [2, 8, 16]})
+    assert missing(runs, ours, places) == ["2 of 3 published places of adam (depth)"]
     fewer = runs.drop(index=[0, 5])
     assert missing(fewer, ours, None) == ["2 of 8 runs of adam (depth x learning rate x seed)"]
 

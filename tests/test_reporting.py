@@ -371,6 +371,36 @@ def test_figures_table_and_verdicts_are_of_one_selection(
     assert (cell["published"], cell["published_lr"]) == (0.75, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("experiment", "kept", "line"),
+    [
+        (
+            "lr_comparison",
+            {"cifar_classifier": "", "transformer_lm": ""},
+            "missing: cifar_gan: all runs of scale quick",
+        ),
+        ("madam_weights", {"madam_weights": "optimizer == 'adam'"}, "missing: all runs of madam, which a claim is of"),
+        (
+            "mlp_depth_init",
+            {"mlp_depth_init": "init == 'he'"},
+            "missing: all runs of fromage torch, which a claim is of",
+        ),
+        ("mlp_curvature", {"mlp_curvature": ""}, "missing: what its runs measured on their way, which a figure draws"),
+    ],
+)
+def test_what_is_missing_of_committed_tables_is_said(
+    experiment: str, kept: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    # Regression: a figure with an empty panel, or a claim that was not run, without a word of what it lacks.
+    (tmp_path / "summaries").mkdir()
+    for name, rows in kept.items():
+        table = pd.read_csv(ROOT / "results" / "summaries" / f"{name}.csv", dtype={"comparison": str})
+        table = table.query(rows) if rows else table
+        table.to_csv(tmp_path / "summaries" / f"{name}.csv", index=False)
+    (found, *_) = report.evaluate(tmp_path, experiment, report.load_report(experiment), lambda scale: scale == "quick")
+    assert any(one.startswith(line) for one in found.left_out)
+
+
 def test_a_claim_is_judged_by_the_comparison_that_it_is_about(seen: Seen, tmp_path: Path) -> None:
     rows = [{**FINISHED, "lr": lr, "seed": seed} for lr in (0.1, 0.2) for seed in (0, 1, 2)]
     text = report.write(write(tmp_path, rows), "mlp_depth")

@@ -76,6 +76,33 @@ def test_a_damaged_table_is_refused_in_one_line_that_says_where_it_is_wrong(
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("experiment", "values", "message"),
+    [
+        # Regression: the rule of a place took that of the learning rate away, and verdicts became "not run".
+        ("transformer_lm", {"lr": "-0.01"}, "line 3: lr='-0.01': must be a number above 0"),
+        # Regression: these ended in a traceback.
+        ("transformer_lm", {"steps": "many"}, "line 3: steps='many': must be an integer from 0 on"),
+        ("cifar_gan", {"style": "{"}, "line 3: style='{': must be an object of JSON"),
+        ("cifar_gan", {"schedule": "{"}, "line 3: schedule='{': must be an object of JSON"),
+        ("cifar_gan", {"norm_growth_min": ""}, "line 3: norm_growth_min='': must be a number"),
+        ("mlp_curvature", {"train_lr": "x"}, "line 3: train_lr='x': must be a number"),
+        ("madam_weights", {"sign_changes": ""}, "line 3: sign_changes='': must be a number"),
+        ("mlp_depth_init", {"init_spread": "x"}, "line 3: init_spread='x': must be a number"),
+    ],
+)
+def test_a_column_has_to_be_right_for_all_that_read_it(
+    experiment: str, values: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "summaries" / f"{experiment}.csv"
+    path.parent.mkdir()
+    text = (TABLE.parent / path.name).read_text()
+    path.write_text(changed(**values)(text))
+    with pytest.raises(DamagedError) as error:
+        load(tmp_path, experiment, load_report(experiment).compared)
+    assert message in str(error.value)
+
+
 def test_the_committed_table_is_read_as_it_always_was() -> None:
     table = load(ROOT / "results", "mlp_depth", load_report("mlp_depth").compared)
     expected = pd.read_csv(TABLE, dtype={"comparison": str, "scale": str})

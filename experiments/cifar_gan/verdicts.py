@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ DISTANCE = Measure(
 )
 GROWTH = Measure("norm_growth_max", "norm / initial norm", best="min", diverged=math.inf, ties="frechet_train")
 BY_OPTIMIZER = Comparison(DISTANCE, x="channels")  # one x: at the end, each at its best learning rate
-BY_LR = Comparison(DISTANCE, x="lr", tuned=None)
-NORMS = Comparison(GROWTH, x="lr", tuned=None)
+EPOCH_100 = 19_600  # the step of the published distances of all learning rates, before these are divided by ten
+BY_LR = Comparison(DISTANCE, x="lr", tuned=None, step=EPOCH_100)
+TUNED = replace(BY_OPTIMIZER, step=EPOCH_100)
+NORMS = Comparison(GROWTH, x="lr", tuned=None, reads=("norm_growth_min",))
 
 # Versions of the authors' code: the rerun of the released code in 2020, v1 and v2 of the paper, and the comparisons of
 # learning rates of both papers, whose FIDs are of epoch 100. Never mixed.
@@ -30,7 +33,9 @@ FID = PUBLISHED[PUBLISHED["measure"] == "FID"]
 OF_RERUN = FID[(FID["version"] == "rerun") & (FID["images"] == "train")].assign(status="finished", seed=0, channels=64)
 OF_RERUN = OF_RERUN.assign(arm=OF_RERUN["optimizer"], frechet_train=OF_RERUN["value"])
 RERUN = OF_RERUN.set_index("optimizer")["value"]
-OF_TUNING = FID[FID["version"] == "fromage tuning"].assign(arm=FID["optimizer"])
+OF_TUNING = FID[
+    (FID["version"] == "fromage tuning") | ((FID["version"] == "madam tuning") & (FID["optimizer"] == "madam"))
+].assign(arm=FID["optimizer"])
 TUNING = {
     version: FID[FID["version"] == f"{version} tuning"].groupby("optimizer")["value"].min()
     for version in ("fromage", "madam")

@@ -1,16 +1,19 @@
 """Fromage paper, figure 3 (right), and Madam paper, figure 1: one learning rate on three benchmarks, or one for each.
 
-- ``lr_comparison-<scale>``: best error / error against the learning rate, and against how many of them were tried.
+- ``lr_comparison-<scale>``: best error / error against the learning rate, and against how many of them were tried;
+- ``lr_comparison-<scale>-madam``: the former on the five tasks of the Madam paper.
 """
 
 import math
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from reltrust.records.artifacts import read_published
 from reltrust.reporting.claims import Claim, Verdict
 from reltrust.reporting.learning_rates import best_of
 from reltrust.reporting.report import Figure, Report
@@ -34,14 +37,15 @@ BENCHMARKS: dict[str, tuple[Measure, dict[str, tuple[str, str]]]] = {
         {"quick": ("transformer_lm", "quick"), "paper": ("transformer_lm", "paper10")},
     ),
 }
-EPOCH_100 = {"GAN": 19_600}  # steps: the published distances are of this epoch, before the learning rate drops
+
+AT_STEP = {"GAN": gan.EPOCH_100}
 
 
 def comparisons(scale: str) -> tuple[Comparison, ...]:
     """One a benchmark."""
     return tuple(
         Comparison(
-            measure, x="lr", tuned=None, step=EPOCH_100.get(name) if scale == "paper" else None, source=sources[scale]
+            measure, x="lr", tuned=None, step=AT_STEP.get(name) if scale == "paper" else None, source=sources[scale]
         )
         for name, (measure, sources) in BENCHMARKS.items()
     )
@@ -57,6 +61,21 @@ def published(paper: str) -> pd.DataFrame:
     return pd.concat(
         {name: runs.set_index(["arm", "lr"])["value"] for name, runs in zip(BENCHMARKS, tables, strict=True)}, axis=1
     )
+
+
+def published_of_madam() -> dict[str, pd.DataFrame]:
+    """Test errors of all tasks of the Madam paper, by arm and learning rate in the column ``value``."""
+    of_classifiers = classifier.PUBLISHED[classifier.PUBLISHED["paper"] == "madam"]
+    tables = {data: runs.assign(value=1 - runs["value"]) for data, runs in of_classifiers.groupby("data")}
+    images = read_published(Path(__file__).with_name("published.csv"))
+    imagenet = images.assign(value=1 - images["value"], arm=images["optimizer"])
+    ours = published("madam")
+    return {
+        "CIFAR-10": tables["cifar10"],
+        "CIFAR-100": tables["cifar100"],
+        "ImageNet": imagenet,
+        **{name: ours[name].rename("value").reset_index() for name in ("GAN", "transformer")},
+    }
 
 
 def errors(ours: Sequence[Selection]) -> pd.DataFrame:
@@ -203,10 +222,10 @@ def fromage_figure_3_right(*ours_and_styles: Any) -> Any:
     """A column a benchmark: above the score at each learning rate, published ones hollow; below the expected score of
     the best of so many trials. Dotted: the optimizer's at 0.01, untuned."""
     *ours, styles = ours_and_styles
-    table, theirs = errors(ours), {paper: published(paper) for paper in ("fromage", "madam")}
+    table, theirs = errors(ours), published("fromage")
     figure, panels = plt.subplots(2, len(BENCHMARKS), figsize=(9.6, 5.2), sharey=True)
     for (above, below), name in zip(panels.T, BENCHMARKS, strict=True):
-        _draw_scores(above, table, theirs, name, styles)
+        _draw_scores(above, scores(table)[name], scores(theirs)[name], ("fromage", "adam", "sgd"), styles)
         _draw_trials(below, table, name, styles)
         above.set_title(f"{name}: {BENCHMARKS[name][0].label}", fontsize=9)
     panels[0][0].set(ylabel="best error / error")
@@ -221,13 +240,42 @@ def fromage_figure_3_right(*ours_and_styles: Any) -> Any:
     return figure
 
 
-def _draw_scores(axes: Any, table: pd.DataFrame, theirs: dict[str, pd.DataFrame], name: str, styles: Styles) -> None:
-    arms = sorted(set(table.index.get_level_values("arm")) & set(LABELS))
-    for arm in arms:
-        values = scores(table)[name].xs(arm, level="arm").dropna().sort_index()
+def madam_figure_1(*ours_and_styles: Any) -> Any:
+    """A column a task of the Madam paper, whose scores are of test errors, hollow; ours where the benchmark is one of
+    ours, the classifier's of training losses."""
+    *ours, styles = ours_and_styles
+    table, every = errors(ours), published_of_madam()
+    table = table[table.index.isin(("madam", "adam", "sgd"), level="arm")]
+    figure, panels = plt.subplots(1, len(every), figsize=(12, 3.2), sharey=True)
+    for axes, (name, runs) in zip(panels, every.items(), strict=True):
+        own = scores(table).get("classifier" if name == "CIFAR-10" else name)
+        theirs = runs.set_index(["arm", "lr"])["value"]
+        _draw_scores(axes, own, theirs.min() / theirs, ("madam", "adam", "sgd"), styles)
+        axes.set_title(name if own is not None else f"{name} (not run)", fontsize=9)
+    panels[0].set(ylabel="best error / error")
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
+    headline(
+        figure,
+        f"{ours[0].scale} protocols of the benchmarks; the best error is that of all three optimizers",
+    )
+    return figure
+
+
+def _draw_scores(
+    axes: Any,
+    ours: "pd.Series[float] | None",
+    theirs: "pd.Series[float]",
+    of_paper: Sequence[str],
+    styles: Styles,
+) -> None:
+    """Scores by arm and learning rate, published ones of the paper's optimizers hollow."""
+    arms = set() if ours is None else set(ours.index.get_level_values("arm")) & set(LABELS)
+    for arm in sorted(arms):
+        assert ours is not None
+        values = ours.xs(arm, level="arm").dropna().sort_index()
         axes.plot(values.index, values, **styles.line(arm), label=styles.label(arm))
-    for arm in LABELS:
-        own = scores(theirs["madam" if arm == "madam" else "fromage"])[name].xs(arm, level="arm").dropna()
+    for arm in of_paper:
+        own = theirs.xs(arm, level="arm").dropna()
         look = styles.line(arm) | {"linestyle": "none", "markerfacecolor": "none", "markersize": 8}
         axes.plot(own.index, own, **look, alpha=0.6)
     axes.plot([], [], "o", color="0.4", markerfacecolor="none", markersize=8, label="as published")
@@ -247,9 +295,10 @@ def _draw_trials(axes: Any, table: pd.DataFrame, name: str, styles: Styles) -> N
 REPORT = Report(
     title="Fromage, figure 3 (right); Madam, figure 1: all benchmarks",
     figures=tuple(
-        Figure("", first, fromage_figure_3_right, also=tuple(others), scales=(scale,))
+        Figure(suffix, first, draw, also=tuple(others), scales=(scale,))
         for scale in ("quick", "paper")
         for first, *others in [comparisons(scale)]
+        for suffix, draw in (("", fromage_figure_3_right), ("-madam", madam_figure_1))
     ),
     claims=(*claims("paper"), *claims("quick")),
     cost={

@@ -18,7 +18,7 @@ NEAR = 2.0  # times: a change of one seed is the published one, of one seed too
 NETWORK = ("network", "hidden_layers")  # an arm: "plain 15"
 # 1e9: a slice that leaves the finite numbers has no result; no run has this value.
 CHANGE = Measure("change_1", "change of the gradient, layer 1", "min", 1e9, ties="loss", bounds=(0, math.inf))
-SLICES = Comparison(CHANGE, x="train_steps", arm=NETWORK, tuned=None)
+SLICES = Comparison(CHANGE, x="train_steps", arm=NETWORK, tuned=None, reads=("model", "eta", "train_lr"))
 
 PUBLISHED = read_published(Path(__file__).with_name("published.csv"))
 PUBLISHED = PUBLISHED.assign(status="finished", seed=0, arm=arms(PUBLISHED, NETWORK))

@@ -23,7 +23,7 @@ from reltrust.reporting.style import Styles, headline
 from ..mlp_depth.figure import ACCURACY, CHANCE, judge_deeper, trainable_depth
 
 INITS = {"torch": "torch's default weights", "he": "He's weights"}
-DEPTHS = Comparison(ACCURACY, x="hidden_layers", arm=("arm", "init"))  # an arm: "fromage he"
+DEPTHS = Comparison(ACCURACY, x="hidden_layers", arm=("arm", "init"), reads=("init_spread",))  # an arm: "fromage he"
 LABELS = {"fromage": "Fromage", "adam": "Adam", "sgd_momentum": "SGD (momentum 0.9)", "madam": "Madam"}
 
 # What is derived: with weights of variance v / (fan in) a difference of inputs is multiplied by the root of v/2 in a
@@ -46,7 +46,8 @@ def judge_no_shallower(a: str, b: str, ours: Selection) -> tuple[str, Verdict]:
         return "-", Verdict.NOT_RUN
     deep, least = one.statistic(trainable_depth), other.statistic(trainable_depth)
     interval = bootstrap_difference(one, other, trainable_depth)
-    text = f"{deep:g} vs {least:g} (n={min(one.n, other.n)}"
+    both_end = deep == least == max(one.x) == max(other.x)
+    text = f"{deep:g} vs {least:g}{', the deepest run,' if both_end else ''} (n={min(one.n, other.n)}"
     text += f", difference in [{interval[0]:g}, {interval[1]:g}])" if interval else ")"
     if deep < least:
         return text, Verdict.NOT_REPRODUCED

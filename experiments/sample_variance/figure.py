@@ -137,8 +137,11 @@ LOWER = [
 REPORT = Report(
     title="Sample variance (arXiv 1902.04942)",
     figures=(
-        Figure("", BY_WIDTH, draw_layers, scales=("quick", "smoke")),
-        Figure("", AT_END, draw_curves, scales=("quick_training", "smoke_training")),
+        Figure(
+            "", BY_WIDTH, draw_layers, scales=("quick", "smoke"), curves=True,
+            note="A seed draws many networks, their number is above: points are medians over them.",
+        ),
+        Figure("", AT_END, draw_curves, scales=("quick_training", "smoke_training"), curves=True),
     ),
     claims=(
         Claim(

@@ -129,7 +129,8 @@ def judge_impact(network: str, ours: Selection) -> tuple[str, Verdict]:
     """
     if (found := compare(network, ours)) is None:
         return "-", Verdict.NOT_RUN
-    text, _, interval = found
+    text, difference, interval = found
     if interval is None:
         return text, Verdict.NOT_RUN
+    text = f"{'lower' if difference > 0 else 'higher'}: {text}"
     return text, Verdict.NOT_REPRODUCED if interval[0] <= 0 <= interval[1] else Verdict.REPRODUCED

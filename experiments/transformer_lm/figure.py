@@ -68,7 +68,7 @@ def best_lrs(*scales: str, train: Comparison, valid: Comparison) -> list[Claim]:
             published=f"{lr:g}: {value:g}",
             judge=partial(judge_best, arm, lr),
             finding="0.01 is Fromage's and Madam's best learning rate for a transformer, as on the other benchmarks",
-            label=LABELS[arm],
+            label=f"{LABELS[arm]}, {comparison.measure.label}",
             arms=(arm,),
         )
         for arm, runs, comparison in (("fromage", OF_FROMAGE, train), ("madam", OF_MADAM, valid))

@@ -211,11 +211,12 @@ def claim(text: str, comparison: Comparison, part: str, judge: Any, published: s
 
 COMMAND = "make reproduce-vanishing-curvature"
 COST = "about 3 minutes, 2 CPU cores, all three parts"
+MANY = "A seed draws many networks, their number is above: points are medians over them."
 REPORT = Report(
     title="Vanishing curvature (arXiv 2106.03763)",
     figures=(
-        Figure("", GRADIENT, draw_networks, scales=("quick", "smoke")),
-        Figure("", GRADIENT, draw_chains, scales=("quick_chains", "smoke_chains")),
+        Figure("", GRADIENT, draw_networks, scales=("quick", "smoke"), note=MANY),
+        Figure("", GRADIENT, draw_chains, scales=("quick_chains", "smoke_chains"), note=MANY),
         Figure("", PLATEAU, draw_training, scales=("quick_training", "smoke_training")),
     ),
     claims=(

@@ -123,28 +123,31 @@ def _read(
     lines = [dict(zip(header, cells, strict=False)) for cells in rows]
     scales = [line.get("scale") or line.get("comparison", "") for line in lines]
     rules = {scale: of_scale(scale) for scale in dict.fromkeys(scales)}
-    # Of a scale in which all runs diverged there are no measures.
+    optional = {column: rule for column, rule in _OPTIONAL.items() if column in header}
+    # A column keeps all of its rules. Of a scale in which all runs diverged there are no measures.
     both = {
-        (scale, finished): {**every, **own, **(measured if finished else {})}
+        (scale, finished): [
+            *every.items(), *optional.items(), *own.items(), *(measured.items() if finished else ()),
+        ]
         for scale, (own, measured) in rules.items()
         for finished in (True, False)
-    }
+    }  # fmt: skip
     kept = [both[scale, "finished" in cells] for scale, cells in zip(scales, rows, strict=True)]
     used = [own for key, own in both.items() if any(own is one for one in kept)]
-    if missing := [column for own in (every, *used) for column in own if column not in header]:
+    if missing := [column for own in (every.items(), *used) for column, _ in own if column not in header]:
         raise DamagedError(f"{path}: damaged: the column {missing[0]} is missing")
     if not rows or len(set(header)) < len(header) or not text.endswith("\n"):
         raise DamagedError(f"{path}: damaged: it has no rows, two columns of one name, or no end of its last line")
     seen: dict[tuple[str, ...], int] = {}
-    right: set[tuple[int, str, str]] = set()  # most values stand in many rows
+    right: set[tuple[int, int, str]] = set()  # most values stand in many rows
     for number, (cells, row, own) in enumerate(zip(rows, lines, kept, strict=True), 2):
         if len(cells) != len(header):
             raise DamagedError(f"{path}: damaged: line {number} has {len(cells)} values, and the header {len(header)}")
         place = tuple(row[column] for column in key) if "run" in row else tuple(cells)
         if (first := seen.setdefault(place, number)) != number:
             raise DamagedError(f"{path}: damaged: line {number} is of the same run as line {first}, one is allowed")
-        for column, (holds, allowed) in own.items():
-            if (known := (id(own), column, row[column])) in right:
+        for place_of_rule, (column, (holds, allowed)) in enumerate(own):
+            if (known := (id(own), place_of_rule, row[column])) in right:
                 continue
             if not holds(row[column]):
                 raise DamagedError(f"{path}: damaged: line {number}: {column}={row[column]!r}: must be {allowed}")
@@ -179,6 +182,11 @@ _RULES: _Rules = {
     "seed": _INTEGER,
     "lr": (lambda text: text == "" or (_number(0, math.inf)[0](text) and float(text) > 0), "a number above 0"),
     "hyperparameters": (_is_json_object, "an object of JSON"),
+}
+_OPTIONAL: _Rules = {  # of columns that not every table has, and not every row has a value in
+    "steps": (lambda text: re.fullmatch(r"([0-9]+(\.0)?)?", text) is not None, _INTEGER[1]),
+    "style": (lambda text: text == "" or _is_json_object(text), "an object of JSON"),
+    "schedule": (lambda text: text in ("", "null") or _is_json_object(text), "an object of JSON"),
 }
 
 

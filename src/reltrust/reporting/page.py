@@ -17,7 +17,7 @@ from PIL import Image
 from reltrust import experiments
 from reltrust.records.artifacts import figure_path, report_path, summary_path, write_report
 from reltrust.reporting import pages
-from reltrust.reporting.captions import caption, named
+from reltrust.reporting.captions import named
 from reltrust.reporting.claims import Claim, Judgement, Verdict
 from reltrust.reporting.pairwise import pairwise
 from reltrust.reporting.report import Evaluation, Report, load_report
@@ -195,7 +195,7 @@ def _block(results: str | Path, name: str, found: Evaluation) -> Block:
         if figure.is_of(found.scale):
             file = f"{name}-{found.scale}{figure.suffix}"
             about = (figure.draw.__doc__ or "").strip().partition("\n")[0]
-            text = caption(*found.shown(figure))
+            text = found.caption(figure)
             pictures.append(Picture(file, about, text, embedded(figure_path(results, file, "png"))))
     pairs = pairwise(found.main)
     cells = found.cells.dropna(axis="columns", how="all")  # of one seed there is neither spread nor interval

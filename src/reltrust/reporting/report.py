@@ -33,6 +33,14 @@ class Figure:
     also: tuple[Comparison, ...] = ()
     scales: tuple[str, ...] | None = None
     """Where it is drawn; None: at every scale."""
+    only: Mapping[str, Any] = field(default_factory=dict)
+    """By column, values: of the runs those that have them are shown."""
+    selected: str | None = None
+    """The caption's sentence on what is selected, where that is not what the comparison selects."""
+    note: str = ""
+    """The caption's last sentence."""
+    curves: bool = False
+    """Whether it draws what runs have measured on their way."""
     pictures: str | None = None
     """The name of a file of the runs that it shows: ``draw`` then gets, after the Styles, by arm and step the paths of
     those that the selected run with the lowest seed has kept, copied to ``results/pictures``."""
@@ -104,7 +112,11 @@ class Evaluation:
 
     def shown(self, figure: Figure) -> list[Selection]:
         """What this figure is drawn from."""
-        return [self.selections[comparison] for comparison in (figure.comparison, *figure.also)]
+        return [self.selections[comparison].where(figure.only) for comparison in (figure.comparison, *figure.also)]
+
+    def caption(self, figure: Figure) -> str:
+        """What this figure shows, in words."""
+        return caption(*self.shown(figure), selected=figure.selected, note=figure.note)
 
     @property
     def left_out(self) -> list[str]:
@@ -112,11 +124,23 @@ class Evaluation:
         lines = [f"left out: {line}" for one in self.selections.values() for line in one.left_out]
         if self.report.reads:
             for one in self.selections.values():
-                name, _ = one.comparison.source or ("", "")
+                name, scale = one.comparison.source or ("", "")
                 lines += [f"missing: {name}: {line}" for line in missing(one.runs, one, None)]
+                if one.runs.empty:
+                    lines.append(f"missing: {name}: all runs of scale {scale}")
         else:
             published = self.report.published.get(self.scale)
             lines += [f"missing: {line}" for line in missing(self.runs, self.main, published)]
+        beside = {str(arm) for runs in self.report.published.values() for arm in runs["arm"]}  # named already
+        for claim in self.report.claims_of(self.scale):
+            there = {arm for comparison in claim.comparisons for arm in self.selections[comparison].runs["arm"]}
+            absent = [arm for arm in claim.arms if arm not in there | beside]
+            lines += [f"missing: all runs of {arm}, which a claim is of" for arm in absent if there]
+        for figure in self.report.figures:
+            if figure.curves and figure.is_of(self.scale) and all(one.curves.empty for one in self.shown(figure)):
+                lines.append(
+                    f"missing: what its runs measured on their way, which a figure draws ({self.scale}{figure.suffix})"
+                )
         return list(dict.fromkeys(lines))
 
     @cached_property
@@ -266,7 +290,7 @@ def _draw(results: str | Path, experiment: str, found: Evaluation) -> list[Path]
             shown = found.shown(figure)
             more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
             drawn = figure.draw(*shown, found.styles, *more)
-            annotate(drawn, caption(*shown))
+            annotate(drawn, found.caption(figure))
             paths += save(drawn, results, f"{experiment}-{found.scale}{figure.suffix}")
             plt.close(drawn)
     return paths

@@ -1,7 +1,8 @@
 """Which runs are compared, and which learning rate is selected: one function for figure, table and verdict alike."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ class Comparison:
     tuned: str | None = "lr"  # None: nothing is selected
     step: int | None = None  # the evaluation at which runs are compared; None: at their end
     source: tuple[str, str] | None = None  # the experiment and scale whose runs these are; None: the report's own
+    reads: tuple[str, ...] = ()  # further columns of numbers that its figures and claims read of a finished run
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Selection:
     def arms(self) -> list[str]:
         """In alphabetical order."""
         return sorted(self.runs["arm"].unique())
+
+    def where(self, values: Mapping[str, Any]) -> "Selection":
+        """Of its runs those that have these values."""
+        if not values:
+            return self
+        runs, best = (
+            table[table[list(values)].eq(pd.Series(values)).all(axis=1)] for table in (self.runs, self.best)
+        )  # fmt: skip
+        curves = self.curves if self.curves.empty else self.curves[self.curves["run"].isin(best["run"])]
+        return replace(self, runs=runs, best=best, curves=curves)
 
 
 def select(table: pd.DataFrame, comparison: Comparison, scale: str) -> Selection:

@@ -29,7 +29,9 @@ def load(
     """
 
     def needed(scale: str) -> Needed:
-        measures = {one.measure.ties: (-math.inf, math.inf) for one in compared(scale)}
+        measures = {
+            column: (-math.inf, math.inf) for one in compared(scale) for column in (one.measure.ties, *one.reads)
+        }
         measures |= {one.measure.column: one.measure.bounds for one in compared(scale)}
         return Needed(measures, tuple(one.x for one in compared(scale)))
 
