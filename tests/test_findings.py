@@ -91,6 +91,19 @@ def test_claims_of_one_finding_stand_below_each_other_with_their_labels_unless_t
     assert (one.published, one.ours) == ("abstract", "Adam: 1<br>SGD: 2")
 
 
+def test_what_most_claims_say_is_said_once_and_too_many_numbers_are_a_count_of_verdicts() -> None:
+    claims = tuple(claim(name, label=name) for name in ("Adam", "SGD", "LARS"))
+    published = ("abstract", "half", "abstract")
+
+    def finding(*ours: str) -> Finding:
+        judged = zip(claims, published, ours, (GOOD, BAD, GOOD), strict=True)
+        return Finding("", "quick", claims, tuple(Judgement(c.text, theirs, own, v) for c, theirs, own, v in judged))
+
+    one = finding("1", "2", "1")
+    assert (one.published, one.ours) == ("abstract<br>SGD: half", "Adam, LARS: 1<br>SGD: 2")
+    assert finding("1" * 300, "2" * 300, "3" * 300).ours == "reproduced: Adam; LARS<br>not reproduced: SGD"
+
+
 def test_a_scale_is_judged_with_its_parts_where_it_has_claims_of_the_finding_itself() -> None:
     both = replace(stated(claim("a", "paper"), claim("b", "quick")), parts={"paper": ("quick",)})
     assert said(both, paper=[GOOD], paper20=[], quick=[BAD]) == [

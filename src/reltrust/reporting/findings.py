@@ -12,6 +12,9 @@ _HEAD = (
 )
 
 
+_LONG = 600  # characters that a cell may have
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one scale's claims say together of a published finding."""
@@ -23,18 +26,35 @@ class Finding:
 
     @property
     def published(self) -> str:
-        return self._together([one.published for one in self.judgements])
+        """What was published of each claim with its label; what holds of most of them is first, and has none."""
+        texts = [one.published for one in self.judgements]
+        most = max(texts, key=texts.count)
+        return self._together(texts, most if 2 * texts.count(most) > len(texts) else "")
 
     @property
     def ours(self) -> str:
-        return self._together([one.ours for one in self.judgements])
+        """What was measured; where that is too long for a cell, which of its claims have which verdict."""
+        text = self._together([one.ours for one in self.judgements])
+        if len(text) <= _LONG:
+            return text
+        by_verdict: dict[Verdict, list[str]] = {}
+        for claim, one in zip(self.claims, self.judgements, strict=True):
+            by_verdict.setdefault(one.verdict, []).append(claim.label)
+        order = [verdict for verdict in Verdict if verdict in by_verdict]
+        return "<br>".join(f"{verdict}: {'; '.join(by_verdict[verdict])}" for verdict in order)
 
-    def _together(self, texts: list[str]) -> str:
-        """One line where all say the same, else a line for each claim with its label."""
+    def _together(self, texts: list[str], first: str = "") -> str:
+        """One line where all say the same, else ``first``, and a line for each other text with its claims' labels."""
         if len(set(texts)) == 1:
             return texts[0]
-        labels = [f"{claim.label}: " if claim.label else "" for claim in self.claims]
-        return "<br>".join(label + text for label, text in zip(labels, texts, strict=True))
+        labels: dict[str, list[str]] = {}
+        for claim, text in zip(self.claims, texts, strict=True):
+            labels.setdefault(text, []).append(claim.label)
+        lines = [first] if first else []
+        for text, own in labels.items():
+            if text != first:
+                lines.append(f"{', '.join(own)}: {text}" if any(own) else text)
+        return "<br>".join(lines)
 
     @property
     def verdict(self) -> Verdict:
