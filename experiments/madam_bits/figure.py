@@ -142,8 +142,8 @@ def _draw_benchmark(axes: Any, ours: Selection, of: Benchmark, scale: str, style
 
 
 RATES = {  # in captions: what is selected was selected elsewhere
-    "quick": "Madam's learning rate is 0.01 at every number of bits, those of SGD and Adam the best of their own runs.",
-    "paper": "Learning rates are those of the Madam paper.",
+    "quick": "Madam's learning rate is 0.01 at every number of bits; that of SGD and Adam is selected, by the quick runs.",
+    "paper": "Nothing is selected: learning rates are those of the Madam paper.",
 }
 REPORT = Report(
     title="Madam, section 4: B-bit Madam",

@@ -241,7 +241,12 @@ REPORT = Report(
     title="Fromage, figure 3 (left)",
     figures=(
         Figure("", DEPTH, fromage_figure_3_left),
-        Figure("-lr", DEPTH, fromage_figure_3_left_at_every_learning_rate, selected="Every learning rate is shown."),
+        Figure(
+            "-lr",
+            DEPTH,
+            fromage_figure_3_left_at_every_learning_rate,
+            selected="Nothing is selected: every learning rate is shown.",
+        ),
         Figure(
             "-epochs",
             DEPTH,
