@@ -142,7 +142,7 @@ def _draw_benchmark(axes: Any, ours: Selection, of: Benchmark, scale: str, style
 
 
 RATES = {  # in captions: what is selected was selected elsewhere
-    "quick": "Madam's learning rate is 0.01 at every number of bits; that of SGD and Adam is selected, by the quick runs.",
+    "quick": "Madam's learning rate is 0.01 at every number of bits; that of SGD and Adam is selected by quick runs.",
     "paper": "Nothing is selected: learning rates are those of the Madam paper.",
 }
 REPORT = Report(
