@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,16 @@ def test_what_is_missing_of_committed_tables_is_said(
         table.to_csv(tmp_path / "summaries" / f"{name}.csv", index=False)
     (found, *_) = report.evaluate(tmp_path, experiment, report.load_report(experiment), lambda scale: scale == "quick")
     assert any(one.startswith(line) for one in found.left_out)
+
+
+def test_a_figure_of_runs_that_are_not_there_is_not_drawn(seen: Seen, tmp_path: Path) -> None:
+    # Regression: one of the norms at a learning rate that nothing was run with ended all of an experiment's figures.
+    only = Figure("-only", BY_DEPTH, seen.draw, only={"lr": 0.7})
+    seen.report = replace(seen.report, figures=(*seen.report.figures, only))
+    results = write(tmp_path, [{**FINISHED, "lr": 0.1, "seed": seed} for seed in (0, 1)])
+    report.write(results, "mlp_depth")
+    assert len(seen.drawn) == 2
+    assert not (results / "figures" / "mlp_depth-quick-only.png").exists()
 
 
 def test_a_claim_is_judged_by_the_comparison_that_it_is_about(seen: Seen, tmp_path: Path) -> None:

@@ -191,12 +191,11 @@ def _runs(runs: pd.DataFrame, claim: Claim) -> Table:
 
 def _block(results: str | Path, name: str, found: Evaluation) -> Block:
     pictures = []
-    for figure in found.report.figures:
-        if figure.is_of(found.scale):
-            file = f"{name}-{found.scale}{figure.suffix}"
-            about = (figure.draw.__doc__ or "").strip().partition("\n")[0]
-            text = found.caption(figure)
-            pictures.append(Picture(file, about, text, embedded(figure_path(results, file, "png"))))
+    for figure in found.figures:
+        file = f"{name}-{found.scale}{figure.suffix}"
+        about = (figure.draw.__doc__ or "").strip().partition("\n")[0]
+        text = found.caption(figure)
+        pictures.append(Picture(file, about, text, embedded(figure_path(results, file, "png"))))
     pairs = pairwise(found.main)
     cells = found.cells.dropna(axis="columns", how="all")  # of one seed there is neither spread nor interval
     return Block(found.scale, pictures, Table.of(cells), None if pairs.empty else Table.of(pairs), found.left_out)

@@ -114,6 +114,12 @@ class Evaluation:
         """What this figure is drawn from."""
         return [self.selections[comparison].where(figure.only) for comparison in (figure.comparison, *figure.also)]
 
+    @property
+    def figures(self) -> list[Figure]:
+        """Those of this scale of which there is something to show."""
+        own = [figure for figure in self.report.figures if figure.is_of(self.scale)]
+        return [figure for figure in own if any(not one.runs.empty for one in self.shown(figure))]
+
     def caption(self, figure: Figure) -> str:
         """What this figure shows, in words."""
         return caption(*self.shown(figure), selected=figure.selected, note=figure.note)
@@ -136,8 +142,8 @@ class Evaluation:
             there = {arm for comparison in claim.comparisons for arm in self.selections[comparison].runs["arm"]}
             absent = [arm for arm in claim.arms if arm not in there | beside]
             lines += [f"missing: all runs of {arm}, which a claim is of" for arm in absent if there]
-        for figure in self.report.figures:
-            if figure.curves and figure.is_of(self.scale) and all(one.curves.empty for one in self.shown(figure)):
+        for figure in self.figures:
+            if figure.curves and all(one.curves.empty for one in self.shown(figure)):
                 lines.append(
                     f"missing: what its runs measured on their way, which a figure draws ({self.scale}{figure.suffix})"
                 )
@@ -285,14 +291,13 @@ def write(
 def _draw(results: str | Path, experiment: str, found: Evaluation) -> list[Path]:
     """Draws the figures of a scale; returns their files."""
     paths = []
-    for figure in found.report.figures:
-        if figure.is_of(found.scale):
-            shown = found.shown(figure)
-            more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
-            drawn = figure.draw(*shown, found.styles, *more)
-            annotate(drawn, found.caption(figure))
-            paths += save(drawn, results, f"{experiment}-{found.scale}{figure.suffix}")
-            plt.close(drawn)
+    for figure in found.figures:
+        shown = found.shown(figure)
+        more = [_pictures(results, experiment, shown[0], figure.pictures)] if figure.pictures else []
+        drawn = figure.draw(*shown, found.styles, *more)
+        annotate(drawn, found.caption(figure))
+        paths += save(drawn, results, f"{experiment}-{found.scale}{figure.suffix}")
+        plt.close(drawn)
     return paths
 
 
