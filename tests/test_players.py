@@ -116,6 +116,10 @@ def test_a_player_may_have_another_kind_of_optimizer(settings: Resolve) -> None:
             "optimizer.players.critic: no player of this task, which has discriminator",
         ),
         ("+optimizer.players.generator.lr=-1", "optimizer.players.generator.lr=-1: must be greater than 0"),
+        (
+            "+optimizer.players=[generator]",
+            "optimizer.players=['generator']: must be keys of an optimizer by a player's",
+        ),
         ("+optimizer.players.generator=3", "optimizer.players.generator=3: must be keys of an optimizer"),
         ("+optimizer.clip_norm=0", "optimizer.clip_norm=0: must be greater than 0"),
         ("trainer.accumulate=0", "trainer.accumulate=0: must be greater than or equal to 1"),

@@ -22,6 +22,7 @@ from reltrust.experiment import Measured, Player
 from reltrust.records.identity import run_id
 from reltrust.records.store import Status
 from reltrust.settings import Settings
+from reltrust.training import ranks
 from reltrust.training.program import Program
 from reltrust.training.sharing import Sharing
 from runs import program_of, record_of, run
@@ -195,3 +196,38 @@ def test_a_share_of_a_rank_is_a_part_of_the_batch(settings: Resolve, monkeypatch
     assert program_of(toy(settings, "trainer.accumulate=4")).task.parts == 8  # type: ignore[attr-defined]
     with pytest.raises(SettingsError, match="times the 2 ranks"):
         program_of(toy(settings, "trainer.accumulate=16"))
+
+
+def test_each_rank_draws_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Regression: a CPU's generator leaves out the high half of a seed, and all ranks had one mask of dropout.
+    def drawn(rank: int | None) -> list[float]:
+        torch.manual_seed(5)
+        if rank is not None:
+            monkeypatch.setattr(ranks, "rank", lambda: rank)
+            ranks.part_generators(torch.device("cpu"))
+        return torch.rand(3).tolist()
+
+    assert drawn(0) == drawn(None)
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(rank)) for rank in range(4)}) == 4
+
+
+def test_a_rank_that_there_was_not_before_draws_numbers_of_its_own(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = program_of(toy(settings))
+    (state,) = program.state_dicts()
+
+    def drawn(count: int, rank: int) -> list[float]:
+        monkeypatch.setattr(ranks, "count", lambda: count)
+        monkeypatch.setattr(ranks, "rank", lambda: rank)
+        torch.set_rng_state(state["generators"][0])  # as the checkpoint's own is loaded, by every rank
+        program.load_state_dicts([state])
+        return torch.rand(3).tolist()
+
+    alone = drawn(1, 0)
+    assert drawn(2, 0) == alone
+    assert drawn(2, 1) != alone
+    state["generators"].append(torch.Generator().manual_seed(9).get_state())  # saved by two
+    assert drawn(2, 1) == torch.rand(3, generator=torch.Generator().manual_seed(9)).tolist()
+    assert drawn(2, 0) == drawn(1, 0) == alone

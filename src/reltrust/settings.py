@@ -187,7 +187,7 @@ class Settings:
     schedule: Annotated[Schedule, Field(discriminator="name")] | None = None
     training: Training | None = None  # None: an analysis, which has neither optimizer nor schedule
     trainer: Trainer
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # of a longer one the generators of CPUs would know the low half alone
     machine: Machine
     tracking: Tracking
 
@@ -310,8 +310,10 @@ def _optimizer(config: dict[str, Any], prefix: tuple[str, ...]) -> dict[str, Any
     A player's optimizer is that of all with some keys changed, or another one, from its target on.
     """
     own, hyperparameters = _split(config, Optimizer, prefix)
-    players = {}
-    for name, changes in (own.pop("players", None) or {}).items():
+    given, players = own.pop("players", None) or {}, {}
+    if not isinstance(given, dict):
+        raise SettingsError(f"{'.'.join(prefix)}.players={given!r}: must be keys of an optimizer by a player's name")
+    for name, changes in given.items():
         if not isinstance(changes, dict):
             raise SettingsError(f"{'.'.join(prefix)}.players.{name}={changes!r}: must be keys of an optimizer")
         if "schedule" in changes:

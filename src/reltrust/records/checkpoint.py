@@ -113,8 +113,9 @@ def load(path: Path) -> dict[str, Any] | None:
         random.setstate(content["rng"]["python"])
         kind, keys, *rest = content["rng"]["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    if content["rng"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["rng"]["cuda"])
+    if torch.cuda.is_available():  # perhaps fewer than there were
+        for number, state in enumerate(content["rng"]["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, number)
     return dict(content["state"])
 
 

@@ -94,7 +94,7 @@ class Program:
         self.sharing = sharing or Sharing(task)
         self.players = self.sharing.players
         self.precision, self.parts = trainer.precision, trainer.accumulate
-        self.first_part, self.has_peers = ranks.rank() * self.parts, ranks.count() > 1
+        self.first_part = ranks.rank() * self.parts
         self.clip_norms = list(clip_norms or [None] * len(self.optimizers))
         set_mode(self.optimizers, "train")
         self.initial_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -163,9 +163,9 @@ class Program:
             "model": self.task.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "measured": measured.clone(),
+            # Each rank draws its own dropout; and on another machine the device may have another number.
+            "generators": ranks.gather(ranks.generator(measured.device).get_state()),
         }
-        if self.has_peers:  # each draws its own dropout; a checkpoint by itself knows rank 0's generators
-            state["generators"] = ranks.gather(ranks.generator(measured.device).get_state())
         return [state]
 
     def weights(self) -> list[dict[str, Tensor]]:
@@ -190,8 +190,11 @@ class Program:
             optimizer.load_state_dict(share_of_state(saved, optimizer))
         self.since_fetch = len(state["measured"])
         self.measured[: self.since_fetch] = state["measured"]
-        if len(generators := state.get("generators", ())) == ranks.count():
-            ranks.generator(self.measured.device).set_state(generators[ranks.rank()])
+        generators, drawing = state.get("generators", ()), ranks.generator(self.measured.device)
+        if len(generators) == ranks.count() and generators[0].shape == drawing.get_state().shape:  # one kind of device
+            drawing.set_state(generators[ranks.rank()])
+        else:
+            ranks.part_generators(self.measured.device)
 
 
 def window_of(measured: Tensor, names: Sequence[str], losses: Sequence[int], first_step: int) -> Window:

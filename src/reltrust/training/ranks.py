@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -28,7 +29,18 @@ def generator(device: torch.device) -> torch.Generator:
     if device.type == "cuda":
         torch.cuda.init()
         return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
     return torch.default_generator
+
+
+def part_generators(device: torch.device) -> None:
+    """From here on each rank draws numbers of its own, where the generators of all ranks have been in one state."""
+    if rank():
+        own = generator(device)
+        drawn = int(torch.randint(2**62, (), generator=own, device=device))
+        # Mixed, since a CPU's generator knows the low half of its seed alone.
+        own.manual_seed(int(np.random.SeedSequence((drawn, rank())).generate_state(1)[0]))
 
 
 @contextmanager
