@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from reltrust.experiments.cifar_gan import figure, verdicts
 
+from reltrust.records.artifacts import keep_pictures
 from reltrust.reporting.claims import Verdict
 from reltrust.reporting.report import write
 from reltrust.reporting.selection import select
@@ -116,6 +117,14 @@ def results(tmp_path: Path) -> Path:
         plt.imsave(files / f"step{step:03d}-strip.png", np.full((320, 32, 3), step / 100))
         plt.imsave(files / f"step{step:03d}-samples.png", np.zeros((320, 320, 3)))
     return tmp_path
+
+
+def test_pictures_of_a_run_that_goes_on_from_a_shorter_one_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    kept = tmp_path / "pictures" / "e" / "r"
+    kept.mkdir(parents=True)
+    for name in ("step300-samples.png", "step0900-samples.png", "step1000-samples.png"):
+        (kept / name).touch()
+    assert list(keep_pictures(tmp_path, "e", "r", "samples.png")) == [300, 900, 1000]
 
 
 def test_figures_are_drawn_and_keep_the_pictures_that_they_show(results: Path) -> None:

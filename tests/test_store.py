@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +181,50 @@ def test_a_table_holds_results_only(settings: Resolve, tmp_path: Path) -> None:
     begun(settings("seed=1")).end(Status.DIVERGED, {"diverged_at": 7, "steps": 30})
     table = pd.read_csv(collect(tmp_path / "results", "mlp_depth", {}))
     assert table[["seed", "status", "diverged_at"]].to_numpy().tolist() == [[1, "diverged", 7]]
+
+
+def test_who_has_lost_a_run_writes_nothing_more_to_it(settings: Resolve) -> None:
+    chosen = settings()
+    lost = begun(chosen)
+    lost.lease.path.unlink()
+    taken = begun(chosen)
+    taken.append({"step": 1})
+    for write in (lambda: lost.rewind(0), lambda: lost.write_file("a.txt", b"a"), lambda: lost.append({"step": 2})):
+        with pytest.raises(BusyError, match="has taken this run over"):
+            write()
+    assert taken.metrics == [{"step": 1}]
+    assert taken.files == []
+    taken.preempted()
+
+
+def test_what_an_interrupted_merge_has_left_is_no_run(settings: Resolve) -> None:
+    chosen = settings()
+    record = begun(chosen)
+    record.preempted()
+    shutil.copytree(record.path, record.path.with_name(f".{record.path.name}.scrap"))
+    assert [one.path for one in Store(chosen.machine.results).records()] == [record.path]
+
+
+def test_new_code_that_no_commit_knows_differs_from_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        own = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *own, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    package = tmp_path / "src" / "provenance.py"
+    package.parent.mkdir()
+    package.write_text("")
+    (tmp_path / ".gitignore").write_text("ignored.py\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(provenance, "__file__", str(package))
+    code = provenance.code.__wrapped__
+    (tmp_path / "results").mkdir()
+    for name in ("ignored.py", "notes.txt", "results/mine.py"):
+        (tmp_path / name).write_text("1")
+    assert (code()["dirty"], code()["diff"]) == (False, None)
+    (tmp_path / "mine.py").write_text("1")
+    first = code()
+    assert first["dirty"]
+    (tmp_path / "mine.py").write_text("2")
+    assert code()["diff"] not in (None, first["diff"])

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from reltrust.errors import BusyError
+from reltrust.records.merging import TAKEN, merge_runs
 from reltrust.records.store import RunRecord, Status, Store
 from reltrust.settings import Settings
 from runs import begun, record_of, run, stopped
@@ -168,6 +171,27 @@ def test_what_is_unfinished_gives_way_to_a_result_and_what_is_worked_on_to_nothi
     (record,) = [record for record in Store(ours).records() if "seed2" in record.path.name]
     assert record.status is Status.FINISHED
     held.preempted()
+
+
+def test_a_run_that_begins_while_the_other_stores_result_is_copied_goes_on(
+    settings: Resolve, two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = two
+    mine = settings("seed=2", f"machine.results={ours}")
+    copytree = shutil.copytree
+
+    def slow(*words: Any, **options: Any) -> Any:
+        copied = copytree(*words, **options)
+        if "seed2" in str(words[0]):
+            with pytest.raises(BusyError):
+                begun(mine)
+        return copied
+
+    monkeypatch.setattr(shutil, "copytree", slow)
+    assert [answer for answer, place in merge_runs(ours, theirs) if "seed2" in place] == [TAKEN]
+    assert record_of(mine).status is Status.FINISHED
+    assert not record_of(mine).lease.path.exists()
+    assert not list(record_of(mine).path.parent.glob(".*"))
 
 
 def test_a_damaged_record_is_not_taken(script: Script, two: tuple[Path, Path]) -> None:

@@ -223,7 +223,8 @@ def keep_pictures(results: str | Path, experiment: str, run: str, name: str) -> 
         if not (kept / path.name).exists() or (kept / path.name).read_bytes() != path.read_bytes():
             _write(kept / path.name, path.read_bytes())
     numbered = ((re.fullmatch(rf"step(\d+)-{re.escape(name)}", path.name), path) for path in kept.glob(f"*-{name}"))
-    return {int(match[1]): path for match, path in sorted(numbered, key=lambda one: one[1].name) if match}
+    # By number: a longer run that has gone on from a shorter one has names of two lengths.
+    return dict(sorted((int(match[1]), path) for match, path in numbered if match))
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -47,10 +47,11 @@ def comparison_id(settings: Settings) -> str:
 
 
 def run_id(settings: Settings) -> str:
-    """64 hexadecimal digits, equal for two settings exactly when their results should be.
+    """64 hexadecimal digits: settings that have equal ones have equal results.
 
-    The hash is taken of the resolved values (defaults included, floats by ``repr``), not of the words on the command
-    line, so that a changed default is another run and an explicitly given default is the same one.
+    The hash is taken of the resolved values (the configs' defaults included, floats by ``repr``), not of the words on
+    the command line, so that a changed default is another run and an explicitly given default is the same one. What an
+    optimizer's constructor takes by itself, and no config lists, is no part of it.
     """
     return _hash(semantic(settings))
 

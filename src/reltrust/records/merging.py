@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from reltrust.errors import RecordError
+from reltrust.errors import BusyError, RecordError
 from reltrust.records.artifacts import curves_path, read_curves, read_summary, summary_path, write_table
 from reltrust.records.files import writing
 from reltrust.records.identity import canonical
@@ -49,20 +50,33 @@ def _merge(ours: RunRecord, theirs: RunRecord) -> str:
         return f"{LEFT}: it is being worked on"
     if here is not None and not (status is not None and status.is_result):
         return KEPT  # unfinished in both
-    _copy(theirs.path, ours.path)
-    return TAKEN
+    return TAKEN if _copy(theirs.path, ours) else f"{LEFT}: it is being worked on"
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
-    scrap = target.with_name(f".{target.name}.scrap")
+def _copy(source: Path, ours: RunRecord) -> bool:
+    """Whole or not at all; not where somebody has begun the run meanwhile."""
+    target = ours.path
+    scrap, old = (target.with_name(f".{target.name}.{name}") for name in ("scrap", "old"))
     with writing(target):
-        scrap.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(scrap, ignore_errors=True)
-        shutil.copytree(source, scrap, ignore=shutil.ignore_patterns(".lease*", ".*.scrap"))
-        if target.exists():
-            shutil.rmtree(target)
-        scrap.rename(target)
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            ours.lease.acquire()
+        except BusyError:
+            return False
+        try:
+            if ours.status in (Status.FINISHED, Status.DIVERGED):
+                return False
+            for left in (scrap, old):
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.copytree(source, scrap, ignore=shutil.ignore_patterns(".lease*", ".*.scrap"))
+            target.rename(old)
+            scrap.rename(target)
+            shutil.rmtree(old)
+        finally:
+            ours.lease.release()
+            with suppress(OSError):
+                target.rmdir()  # if nothing has come into it
+    return True
 
 
 def _difference(ours: RunRecord, theirs: RunRecord) -> str | None:

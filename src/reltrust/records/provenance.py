@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 JOB = "RELTRUST_JOB"  # the variable of the environment that names a job where the engine itself sets none
+_CODE = (":(top)*.py", ":(top)*.yaml", ":(top,exclude)results")
 _PACKAGES = ("reltrust", "torch", "torchvision", "numpy", "scikit-learn", "mlxtend", "hydra-core", "wandb")
 
 
@@ -46,7 +47,8 @@ def job() -> str | None:
 def code() -> dict[str, Any]:
     """The git commit of this checkout, whether files differ from it, and the SHA-256 of the difference.
 
-    Outside a checkout all are None; the last is None too where nothing differs.
+    Of files that the commit does not know those of code and configs count. Outside a checkout all are None; the last is
+    None too where nothing differs.
     """
     here = Path(__file__).parent
 
@@ -56,6 +58,10 @@ def code() -> dict[str, Any]:
     try:
         # Results are not code: records that a sweep has just written do not make the checkout dirty.
         changed = git("diff", "--no-ext-diff", "--binary", "HEAD", "--", ":/", ":(top,exclude)results")
+        root = Path(git("rev-parse", "--show-toplevel").decode())
+        new = git("ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", *_CODE)
+        for name in new.decode().split("\0"):
+            changed += name.encode() + (root / name).read_bytes() if name else b""
         digest = hashlib.sha256(changed).hexdigest() if changed else None
         return {"commit": git("rev-parse", "HEAD").decode(), "dirty": bool(changed), "diff": digest}
     except (OSError, subprocess.CalledProcessError):

@@ -310,7 +310,8 @@ class RunRecord:
         return aside
 
     def write_file(self, name: str, content: bytes) -> Path:
-        """Keeps a file beside the record, in ``files/``; returns where."""
+        """Keeps a file beside the record, in ``files/``; returns where. Raises BusyError as :meth:`append`."""
+        self.lease.check()
         path = self.path / "files" / Path(name).name
         with writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -330,7 +331,8 @@ class RunRecord:
 
     def rewind(self, step: int) -> None:
         """Drops the rows after ``step``, those that a run resumed from a checkpoint will write again, and whatever is
-        no row."""
+        no row. Raises BusyError as :meth:`append`."""
+        self.lease.check()
         path, rows = self.path / "metrics.jsonl", []
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
             try:
@@ -386,7 +388,7 @@ class Store:
     def records(self, experiment: str = "*") -> Iterator[RunRecord]:
         """Every run of an experiment that was ever begun, in order of their paths."""
         for path in sorted(self.root.glob(f"{experiment}/*/*/status.json")):
-            if _SET_ASIDE not in path.parent.name:
+            if _SET_ASIDE not in path.parent.name and not path.parent.name.startswith("."):  # half of a merge
                 yield RunRecord(path.parent)
 
 
