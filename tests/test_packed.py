@@ -636,6 +636,15 @@ def test_a_pack_is_as_large_as_the_share_of_the_memory_allows(
     assert [record_of(one).provenance["attempts"][0]["members"] for one in chosen] == [3] * 6
 
 
+def test_a_task_with_a_parameter_that_its_loss_does_not_use_is_not_packed(settings: Resolve) -> None:
+    # Regression: the next parameter of its shape was moved by the wrong gradient.
+    program = program_of(settings())
+    (player,) = program.task.players
+    player.params.append(torch.nn.Parameter(torch.ones(2)))
+    with pytest.raises(ValueError, match="does not use every parameter"):
+        member_bytes(program)
+
+
 # --- what is not packed ----------------------------------------------------------------------------------------------
 
 

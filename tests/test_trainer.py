@@ -103,6 +103,25 @@ def test_a_non_finite_loss_ends_the_run_as_diverged_at_its_step(
     assert len(record.provenance["attempts"]) == 1
 
 
+def test_a_run_whose_last_update_breaks_the_weights_has_diverged(
+    settings: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Regression: no loss came after it, and the run was finished, with measures that are no numbers.
+    chosen = settings("optimizer=sgd", "machine.keep=weights")
+    step, steps = Program.training_step, chosen.training.steps if chosen.training else 0
+
+    def breaking(self: Program, number: int, factors: list[float]) -> None:
+        step(self, number, factors)
+        if number == steps - 1:
+            self.task.players[0].params[0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(Program, "training_step", breaking)
+    assert run(chosen) is Status.DIVERGED
+    record = record_of(chosen)
+    assert record.summary["diverged_at"] == record.summary["steps"] == record.metrics[-1]["step"] == steps
+    assert not record.weights_path.exists()
+
+
 def test_a_huge_learning_rate_diverges_without_an_error(settings: Resolve) -> None:
     chosen = settings("optimizer=sgd", "optimizer.lr=1e12")
     assert run(chosen) is Status.DIVERGED

@@ -14,13 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from reltrust.experiment import Measured, PackedTask
+from reltrust.experiment import Measured, Packable, PackedTask
 from reltrust.optim import RuleOptimizer
 from reltrust.packing.cuda_graph import CapturedAction
 from reltrust.training.program import Program, Window, computing, window_of
@@ -132,8 +132,11 @@ class PackedProgram:
         with computing(self._members[0].precision, self._device):
             losses, *others = self._task.losses(self._stacks, *inputs)
         losses.sum().backward()  # every member's gradient is that of its own loss
+        found = [stack.grad for stack in self._stacks if stack.grad is not None]
+        if len(found) < len(self._stacks):  # their places would be taken by the next ones
+            raise RuntimeError("a loss of packed runs has to use every parameter")
         for same, grads in zip(self._same, self._grads, strict=True):
-            torch.stack([grad for i in same if (grad := self._stacks[i].grad) is not None], dim=1, out=grads)
+            torch.stack([found[i] for i in same], dim=1, out=grads)
         for optimizer in self._optimizers:
             optimizer.step()
         torch.stack((losses.detach(), *others), out=self._latest)
@@ -150,7 +153,7 @@ class PackedProgram:
         self._slices: list[_Slice] = []
         self._optimizers: list[Optimizer] = []
 
-        tasks: list[Any] = [member.task for member in self._members]
+        tasks = cast(list[Packable], [member.task for member in self._members])
         self._task: PackedTask = tasks[0].packed(tasks)
         params = [task.players[0].params for task in tasks]
         # Parameters of one shape lie in one tensor, (K, n, *shape), so that an optimizer has few tensors to move.

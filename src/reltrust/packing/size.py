@@ -14,6 +14,7 @@ from reltrust.errors import first_line
 from reltrust.packing import cuda_graph
 from reltrust.packing.program import PackedProgram
 from reltrust.settings import Settings
+from reltrust.training import ranks
 from reltrust.training.program import Program, TrainingProgram
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,16 @@ def member_bytes(program: Program) -> int:
         return x
 
     (player,) = program.task.players
-    before = torch.get_rng_state()
+    generator = ranks.generator(player.params[0].device)
+    before = generator.get_state()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        player.loss(0, 0)
-    if not torch.equal(before, torch.get_rng_state()):
+        loss, *_ = player.loss(0, 0)
+    if not torch.equal(before, generator.get_state()):
         raise ValueError("its loss draws from torch's generator, which the members of a pack would share")
+    learned = [p for p in player.params if p.requires_grad]
+    grads = torch.autograd.grad(loss, learned, allow_unused=True)
+    if len(learned) < len(player.params) or any(grad is None for grad in grads):
+        raise ValueError("its loss does not use every parameter, and what has no gradient stays as it is")
     for p in player.params:  # a layer saves its weights too
         saved.pop(p.untyped_storage().data_ptr(), None)
     params = sum(p.numel() * p.element_size() for p in player.params)

@@ -1,6 +1,7 @@
 """The training loop, the only one."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,12 +73,14 @@ class Member:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Leaves a checkpoint of having made so many steps."""
+        self.record.lease.check()
         checkpoint.save(self.record.checkpoint_path, self._kept(step, state))
 
     def _kept(self, step: int, state: dict[str, Any]) -> dict[str, Any]:
         return {"step": step, "seconds": self.seconds, "program": state}
 
     def save_weights(self, weights: dict[str, Tensor], levels: bytes | None) -> None:
+        self.record.lease.check()
         checkpoint.save_weights(self.record.weights_path, weights)
         if levels is not None:
             checkpoint.save_levels(self.record.levels_path, levels, weights)
@@ -152,6 +155,14 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
         label, unit = f"{count} runs, {label} and others", "member-step"
     progress = Progress(label, count * training.steps, count * step, unit, machine.progress)
 
+    def leave_diverged() -> None:
+        nonlocal running
+        kept = [k for k, member in enumerate(running) if member.status is Status.RUNNING]
+        if len(kept) < len(running):
+            running = [running[k] for k in kept]
+            program.retain(kept)
+            clock.lap()  # it was nobody's training
+
     def share_time() -> None:
         lap = clock.lap()
         for member in running:
@@ -183,12 +194,7 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                         summary = {"diverged_at": window.non_finite_step, "steps": step, "seconds": member.seconds}
                         member.end(Status.DIVERGED, summary)
 
-                # --- members that have diverged leave -----------------------------------------------------------------
-                kept = [k for k, member in enumerate(running) if member.status is Status.RUNNING]
-                if len(kept) < len(running):
-                    running = [running[k] for k in kept]
-                    program.retain(kept)
-                    clock.lap()  # it was nobody's training
+                leave_diverged()
 
                 # --- evaluate -----------------------------------------------------------------------------------------
                 due = running and (step % training.evaluate_every == 0 or step == training.steps)
@@ -199,6 +205,10 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                     for name, content in measured.files.items():
                         member.write_file(f"step{step:0{len(str(training.steps))}d}-{name}", content)
                 ended, text = step == training.steps, f"step {step}/{training.steps}"
+                for member in running if ended else ():  # the last update has no loss after it
+                    if any(math.isnan(value) for value in member.row.values()):
+                        member.end(Status.DIVERGED, {"diverged_at": step, "steps": step, "seconds": member.seconds})
+                leave_diverged()
                 if count > 1:
                     going = "finished" if ended else "running"
                     text += f" {going} {len(running)} diverged {count - len(running)}"
