@@ -113,6 +113,11 @@ REFUSED = {
         lambda: (nn.Sequential(nn.Linear(3, 3, bias=False)), torch.randn(5, 3)),
         "module: layer '0' has bias=None: must have a bias",
     ),
+    "computed": (
+        lambda: (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), torch.randn(5, 3)),
+        "module: the weight of layer '0' is computed: must be a parameter",
+    ),
+    "no batch": (lambda: (nn.Sequential(nn.Linear(3, 3)), torch.randn(3)), "inputs: must be a batch"),
     "no layer": (lambda: (nn.ReLU(), torch.randn(5, 3)), "module: must have at least one Linear"),
 }
 

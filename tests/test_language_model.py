@@ -134,6 +134,14 @@ def test_a_loss_in_chunks_is_the_loss_of_all_logits(rows: int, chunk: int, monke
         torch.testing.assert_close(linear_cross_entropy(x, weight, bias, targets), expected)
 
 
+def test_second_derivatives_are_refused_and_not_zero() -> None:
+    # Regression: a Hessian of a loss of this kind was 0, as if it were linear.
+    weight = torch.randn(30, 5, requires_grad=True)
+    loss = linear_cross_entropy(torch.randn(4, 5), weight, None, torch.randint(30, (4,)))
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(loss, weight, create_graph=True)
+
+
 def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     # Regression: an evaluation computed all gradients too, three times the work.
     x, weight, bias = (torch.randn(shape).requires_grad_() for shape in ((9, 5), (30, 5), (30,)))

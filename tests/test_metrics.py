@@ -21,6 +21,7 @@ from reltrust.metrics.reference import features_of, reference
 
 def moments(rows: Tensor, *, size: int = 1000) -> Moments:
     found = Moments(rows.shape[1])
+    found.update(rows[:0])  # an empty batch is none
     for part in rows.split(size):
         found.update(part)
     return found

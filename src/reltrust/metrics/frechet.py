@@ -20,6 +20,8 @@ class Moments:
 
     def update(self, rows: Tensor) -> None:
         """Adds rows, (n, dims)."""
+        if not len(rows):
+            return
         rows = rows.to(self.mean)
         n, total = len(rows), self.count + len(rows)
         mean = rows.mean(0)

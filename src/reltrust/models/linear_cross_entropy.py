@@ -16,7 +16,10 @@ def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor | None, ta
 
     Equal, up to rounding, to ``F.cross_entropy(F.linear(inputs, weight, bias), targets)``. Logits are computed for some
     rows at a time, and their gradient in the same pass, so that only those of one chunk are ever there. One backward
-    pass takes the gradients; for a second one, or one through them, the loss has to be computed again.
+    pass takes the gradients; for a second one the loss has to be computed again. There are no second derivatives.
+
+    Raises:
+        RuntimeError: in the backward pass, with ``create_graph=True`` or a second time.
 
     Args:
         inputs: x, (n, d).
@@ -78,6 +81,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # by create_graph alone: without this the second derivatives would seem to be 0
+            raise RuntimeError("linear_cross_entropy has no second derivatives: F.cross_entropy of all logits has")
         if ctx.grads is None:
             raise RuntimeError("linear_cross_entropy cannot be differentiated twice: its gradients were given away")
         grads, ctx.grads = ctx.grads, None  # given away, since a copy would be as large as the weight

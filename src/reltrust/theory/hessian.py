@@ -1,4 +1,4 @@
-"""The Hessian of any loss of any network: products with vectors, extreme eigenvalues, spectral density.
+"""The Hessian of any loss that has one, of any network: products with vectors, extreme eigenvalues, spectral density.
 
     loss = torch.nn.functional.cross_entropy(model(x), y)
     found = hessian_extremes(loss, model.parameters(), order=100)

@@ -42,6 +42,8 @@ def unit_sample_variance_(module: nn.Module, *inputs: Any) -> dict[str, int]:
         raise ValueError("module: must have at least one Linear, Conv1d, Conv2d or Conv3d")
     if missing := [name for name, layer in layers.items() if layer.bias is None]:
         raise ValueError(f"module: layer {missing[0]!r} has bias=None: must have a bias, which takes the mean away")
+    if parametrized := [name for name, layer in layers.items() if not isinstance(layer.weight, nn.Parameter)]:
+        raise ValueError(f"module: the weight of layer {parametrized[0]!r} is computed: must be a parameter")
     before = {
         name: (layer.weight.clone(), layer.bias.clone()) for name, layer in layers.items() if layer.bias is not None
     }
@@ -70,6 +72,8 @@ def _setting(name: str, constant: dict[str, int]) -> Callable[[nn.Module, Any, T
             return None
         units = -1 if isinstance(layer, nn.Linear) else 1 - layer.weight.dim()
         samples = [dim for dim in range(output.dim()) if dim != units % output.dim()]
+        if not samples:
+            raise ValueError("inputs: must be a batch, not a single sample without an axis for it")
         mean = output.mean(samples, keepdim=True)
         deviation = (output - mean).square().mean(samples, keepdim=True).sqrt()
         if not bool(deviation.isfinite().all()):
