@@ -321,6 +321,9 @@ def test_neighbours_in_memory_are_stacked_without_a_copy() -> None:
         assert is_view
         assert rows.data_ptr() == squares[0].data_ptr()
         assert not _blocks.join(squares[::2])[1]
+        (strided, is_view) = _blocks.join([torch.arange(10.0)[::2]])  # kernels know nothing of strides
+        assert strided.stride() == (5, 1)
+        assert not is_view
 
 
 @BY_DTYPE

@@ -426,6 +426,16 @@ def test_gradients_flow_through_two_steps_to_weights_gradients_and_lr(make: Kind
 
 
 @EACH_DIFFERENTIABLE
+def test_a_learning_rate_of_zero_has_a_gradient_too(make: Kind) -> None:
+    _, starts, gradients = inputs([(3,)], steps=1)
+    lr = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    (after,) = weights_after(make, lr, starts, gradients)
+    (slope,) = torch.autograd.grad(after.sum(), lr)
+    assert slope.isfinite()
+    assert slope != 0
+
+
+@EACH_DIFFERENTIABLE
 def test_a_learning_rate_can_be_learned_through_steps(make: Kind) -> None:
     lr, starts, gradients = inputs([(3,), (3,)], steps=3)
     torch.stack([p.sum() for p in weights_after(make, lr, starts, gradients)]).sum().backward()

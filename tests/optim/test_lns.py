@@ -620,3 +620,13 @@ def test_a_failure_to_move_the_file_into_place_leaves_no_other(
         lns.save(path, *small)
     assert list(tmp_path.iterdir()) == [path]
     assert not list(path.iterdir())
+
+
+def test_the_levels_of_stacked_tensors_are_not_those_of_one() -> None:
+    # Regression: their scales were multiplied with the wrong axis.
+    p = nn.Parameter(normal(3, 5, 4))
+    optimizer = IntegerMadam([{"params": [p], "stacked_dims": 1}], lr=0.01)
+    p.grad = normal(3, 5, 4, seed=1)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="stacked_dims=1: each of the stacked tensors has levels of its own"):
+        optimizer.quantized(p)

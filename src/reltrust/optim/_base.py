@@ -196,7 +196,9 @@ def _stands_still(group: Group) -> bool:
     """Whether this step brings the state forward and leaves the weights.
 
     A step of length zero moves no weight, not even onto the grid or into the bounds of its optimizer: torch takes one
-    where a distributed checkpoint is about to be loaded.
+    where a distributed checkpoint is about to be loaded. A learning rate that a gradient is wanted for makes its step.
     """
     lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.requires_grad and group["differentiable"]:
+        return False
     return bool((_is_known(lr) and float(lr.detach()) == 0) if isinstance(lr, Tensor) else lr == 0)

@@ -80,7 +80,7 @@ def join(tensors: list[Tensor]) -> tuple[Tensor, bool]:
     """[n, k] from n tensors of k elements, and whether it is a view: writing to a view writes to the tensors."""
     first, n, k = tensors[0], len(tensors), tensors[0].numel()
     if n == 1:
-        return first.reshape(1, k), first.is_contiguous()
+        return first.contiguous().reshape(1, k), first.is_contiguous()
     # Autograd does not know what lies behind the first tensor.
     if is_plain(first) and not torch.is_grad_enabled() and _are_consecutive(tensors):
         return first.as_strided((n, k), (k, 1)), True

@@ -91,10 +91,17 @@ class IntegerMadam(RuleOptimizer):
         """(signs, levels and w_max; K; b) of a parameter as it stands now.
 
         None before its first step, and for a parameter that has been changed by other hands since its last.
+
+        Raises:
+            RuntimeError: the parameter is a stack of several tensors, which have a w_max each.
         """
         if not (state := self.state.get(param)):
             return None
         group = next(group for group in self.param_groups if any(p is param for p in group["params"]))
+        if group["stacked_dims"]:
+            raise RuntimeError(
+                f"stacked_dims={group['stacked_dims']}: each of the stacked tensors has levels of its own"
+            )
         levels, base_lr = group["levels"], group["base_lr"]
         weight, level = whole(param.detach()), whole(state["level"])
         if level.numel() and int(level.to(torch.int32).max()) >= levels:  # the scale has become shorter
