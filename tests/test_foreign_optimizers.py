@@ -450,3 +450,20 @@ def test_what_a_checkpoint_holds_is_found_out_without_writing_it(tmp_path: Path)
         with pytest.raises(checkpoint.StateError, match="cannot be kept in a checkpoint"):
             checkpoint.save(path, {"state": {"group": [bad]}})
     assert not path.exists()
+
+
+class OnDevice(torch.optim.SGD):
+    """Makes a step anywhere but on the CPU."""
+
+    def step(self, closure: Any = None) -> Any:
+        if any(p.device.type == "cpu" for group in self.param_groups for p in group["params"]):
+            raise RuntimeError("only CUDA tensors")
+        return super().step(closure)
+
+
+def test_an_optimizer_that_makes_no_step_on_the_cpu_is_tried_where_the_run_is_computed(settings: Resolve) -> None:
+    chosen = chosen_by(settings(), f"{__name__}.OnDevice")
+    with pytest.raises(SettingsError, match="only CUDA tensors"):
+        build.check_optimizers(chosen, torch.device("cpu"))
+    build.check_optimizers(chosen, torch.device("meta"))
+    build.check_optimizers(chosen, None)

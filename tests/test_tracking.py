@@ -392,6 +392,26 @@ def test_a_client_that_takes_no_more_rows_is_left_alone(
     client.let.set()  # the thread may go
 
 
+def test_an_upload_that_gave_up_and_cannot_begin_again_does_not_fail_the_run(
+    settings: Resolve, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = settings()
+    record = begun(chosen)
+    tracker = open_tracker(record, watched("wandb"), chosen.machine.results)
+    client.let.set()
+    assert isinstance(tracker, tracking.WandbTracker)
+    assert tracker._upload is not None
+    tracker._upload._process.kill()
+    wait_for(lambda: tracker._upload is not None and not tracker._upload.running)
+
+    def none_left(*_: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(tracking, "Upload", none_left)
+    tracker.finish(Status.FINISHED, {})
+    assert "Resource temporarily unavailable" in caplog.text
+
+
 @pytest.mark.parametrize("mode", ["wandb", "wandb_offline"])
 def test_wandb_mode_disabled_writes_nothing(
     settings: Resolve, service: Service, monkeypatch: pytest.MonkeyPatch, mode: str

@@ -114,8 +114,7 @@ def program(settings: Settings, device: torch.device) -> Program:
     clip_norms = [own.clip_norm for own in chosen]
     if settings.machine.compile:
         compile_modules(task.module, device)
-    if ranks.rank():  # the weights have been drawn; dropout is each rank's own
-        ranks.generator(device).manual_seed((settings.seed + ranks.rank() * 2**32) % 2**63)
+    ranks.part_generators(device)  # the weights have been drawn; dropout is each rank's own
     return Program(task, optimizers, training.log_every, settings.trainer, clip_norms, shared)
 
 
@@ -140,9 +139,13 @@ def analysis(settings: Settings, device: torch.device) -> Analysis:
 
 def _built(settings: Settings, device: torch.device) -> Task | Analysis:
     random.seed(settings.seed)
-    np.random.seed(settings.seed % 2**32)
+    np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)  # of all devices
     return settings.task.build(settings, device)
+
+
+class _StepError(SettingsError):
+    """An optimizer was built, and does not make a step."""
 
 
 def optimizer(
@@ -206,7 +209,8 @@ def _optimizer(
     except Exception as error:  # whatever somebody else's code raises
         listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         reason = f"{failed}{type(error).__name__}: {first_line(error)}"
-        raise SettingsError(f"{key}.target={chosen.target!r} with {listed}: {reason}") from None
+        kind = _StepError if failed else SettingsError
+        raise kind(f"{key}.target={chosen.target!r} with {listed}: {reason}") from None
     return built
 
 
@@ -246,17 +250,29 @@ def check(runs: Iterable[Settings], *, here: bool = True) -> None:
     different = {repr((s.optimizer, s.trainer, s.data, s.machine)): s for s in runs}
     for settings in different.values():
         if here:
-            device(settings)
-        check_optimizers(settings)
+            found = device(settings)
+        on = settings.machine.device
+        check_optimizers(settings, found if here else torch.device("cpu") if on == "cpu" else None)
     for name, root in sorted({(s.data.name, s.machine.data) for s in different.values() if s.data is not None}):
         data.load(name, root)
 
 
-def check_optimizers(settings: Settings) -> None:
-    """Raises SettingsError for what the chosen optimizers refuse, by one step on parameters of its own."""
+def check_optimizers(settings: Settings, device: torch.device | None) -> None:
+    """Raises SettingsError for what the chosen optimizers refuse, by one step on parameters of its own.
+
+    Args:
+        device: where the run is computed; None: on another machine, whose devices are not to be had here. A step is
+            tried on the CPU, and on the device only where that fails: some make none but on a GPU.
+    """
     if settings.optimizer is None:
         return
     params = [nn.Parameter(torch.zeros(shape)) for shape in ((64, 64), (64,))]
-    optimizer(settings.optimizer, params, torch.device("cpu"))
-    for name, chosen in settings.optimizer.players.items():
-        optimizer(chosen, params, torch.device("cpu"), key=f"optimizer.players.{name}")
+    of_players = {f"optimizer.players.{name}": chosen for name, chosen in settings.optimizer.players.items()}
+    for key, chosen in {"optimizer": settings.optimizer, **of_players}.items():
+        try:
+            optimizer(chosen, params, torch.device("cpu"), key=key)
+        except _StepError:
+            if device is not None and device.type == "cpu":
+                raise
+            if device is not None:
+                optimizer(chosen, [nn.Parameter(p.detach().to(device)) for p in params], device, key=key)

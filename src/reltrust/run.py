@@ -34,7 +34,7 @@ def run(planned: PlannedRun) -> Status:
     # Everything that can be refused is built before the record is touched.
     device = build.device(settings)
     try:
-        build.check_optimizers(settings)  # before data are loaded, which takes seconds
+        build.check_optimizers(settings, device)  # before data are loaded, which takes seconds
         if settings.training is None:
             if ranks.count() > 1:
                 raise SettingsError(f"{ranks.count()} ranks: an analysis is computed by one process")

@@ -1,6 +1,7 @@
 """``launcher=slurm`` on a SLURM of this machine (scripts/local_slurm.sh), which requeues, preempts and ends jobs."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -202,6 +203,28 @@ def test_what_is_refused_is_refused_before_anything_is_submitted(
     assert refused.returncode == 2, refused.stderr
     assert f"error: {message}" in refused.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_of_several_arrays_none_is_left_where_one_is_refused(tmp_path: Path) -> None:
+    commands = {
+        "scontrol": "echo 'MaxArraySize = 2'",  # an array of one job
+        "sbatch": 'test ! -e once || { echo "sbatch: error: no more" >&2; exit 1; }; touch once; exec {} "$@"',
+    }
+    for name, text in commands.items():
+        there = shutil.which(name)
+        assert there is not None
+        (tmp_path / name).write_text("#!/bin/sh\n" + text.replace("{}", there) + "\n")
+        (tmp_path / name).chmod(0o755)
+    ask_slurm("scontrol", "update", "partition=main", "state=down")  # they are to wait in the queue
+    try:
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        words = (*ON_SLURM, *LONG, "seed=0,1", "launcher.max_members=1")
+        refused = answer(tmp_path, *words, PATH=path)
+        assert refused.returncode == 2, refused.stderr
+        assert "launcher=slurm: sbatch: error: no more" in refused.stderr
+        assert "reltrust" not in ask_slurm("squeue", "--noheader", "--array")
+    finally:
+        ask_slurm("scontrol", "update", "partition=main", "state=up")
 
 
 def test_a_job_that_slurm_has_forgotten_has_no_state() -> None:

@@ -85,7 +85,7 @@ def submit(runs: Sequence[PlannedRun], launcher: Slurm) -> list[Submitted]:
         Those jobs, and the jobs of earlier commands that have some of the runs.
 
     Raises:
-        SettingsError: there is no SLURM here, or it refuses the job; nothing has been submitted.
+        SettingsError: there is no SLURM here, or it refuses a job; those that were submitted before it are cancelled.
     """
     try:
         import submitit
@@ -100,10 +100,11 @@ def submit(runs: Sequence[PlannedRun], launcher: Slurm) -> list[Submitted]:
     if not due:
         return waiting
     shares = [[due[i] for i in share] for share in deal(due, launcher)]
+    new: list[Submitted] = []
     try:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=launcher.requeues)
         executor.update_parameters(**_parameters(launcher))
-        size, new = _largest_array(), []
+        size = _largest_array()
         for first in range(0, len(shares), size):
             chunk = shares[first : first + size]
             with executor.batch():
@@ -112,6 +113,8 @@ def submit(runs: Sequence[PlannedRun], launcher: Slurm) -> list[Submitted]:
             array = jobs[0].job_id.partition("_")[0]
             write_json(folder / f"{array}{_RUNS}", {one.id: [_place(run) for run in one.runs] for one in new})
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+        for array in {one.id.partition("_")[0] for one in new}:
+            subprocess.run(["scancel", array], capture_output=True, check=False)
         lines = [line for line in str(error).splitlines() if "error" in line] or [first_line(error)]
         raise SettingsError(f"launcher=slurm: {lines[-1].strip()}") from None
     return [*waiting, *new]

@@ -164,7 +164,8 @@ class WandbTracker:
         self._run.finish(exit_code=0 if status in ("finished", "diverged") else 1)
         if self._upload is not None and self.folder is not None:
             if not self._upload.running:  # it gave up; the service may be back
-                self._upload.wait(0)
+                upload, self._upload = self._upload, None
+                upload.wait(0)
                 self._upload = Upload([self.folder])
             _tell(self._upload.wait(deadline - time.monotonic()), [self.folder])
 
