@@ -40,7 +40,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         moments[3].mul_(1e-25)
     per_row = lambda: torch.rand(len(SIZES), 1, dtype=computing)
 
-    settings = dict(w_max=per_row(), correction=per_row(), lr=0.02, g_bound=2.0, keep=0.999**0.5, gain=0.001**0.5)
+    settings = dict(w_max=per_row(), correction=per_row(), lr=0.02, g_bound=2.0, sqrt_beta=0.999**0.5, gain=0.001**0.5)
     for lr in (0.02, torch.tensor(0.02, dtype=computing)):
         ours, rms = [w.clone() for w in weights], [m.clone() for m in moments]
         _triton.madam_update(ours, grads, rms, **settings | {"lr": lr})
@@ -71,7 +71,7 @@ for weights, computing in ((tl.float32, tl.float32), (tl.bfloat16, tl.float32), 
     number = "*fp64" if computing == tl.float64 else "*fp32"
     tables = dict(addresses="*i64", pieces="*i64", offsets="*i64")
     fixed = dict(W=weights, G=weights, COMPUTE=computing, PIECE=4096)
-    madam = dict(G_BOUND=10.0, KEEP=0.9, GAIN=0.1, TINY=1e-38)
+    madam = dict(G_BOUND=10.0, SQRT_BETA=0.9, GAIN=0.1, TINY=1e-38)
     for kernel, rows, constants in (
         (_triton._relative_kernel, ["shrinks", "sizes"], fixed),
         (_triton._madam_kernel, ["w_maxes", "corrections", "lrs"], madam | fixed),

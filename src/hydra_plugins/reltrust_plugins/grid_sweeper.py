@@ -101,7 +101,7 @@ class GridSweeper(Sweeper):
                     outcomes = launched
                 else:
                     words = {id(settings): overrides for settings, overrides in composed}
-                    with StopRequest():  # between two runs: the next one stops before its first step
+                    with StopRequest():  # between two runs: the next one stops after its first step
                         outcomes = self._launched([words[id(run.settings)] for run in due])
                 if all(isinstance(outcome, SettingsError | DataError) for outcome in outcomes):
                     raise outcomes[0]  # what only the task could refuse; nothing was written

@@ -49,7 +49,7 @@ def madam_update(
     correction: Tensor,
     lr: float | Tensor,
     g_bound: float,
-    keep: float,
+    sqrt_beta: float,
     gain: float,
 ) -> None:
     """:func:`reltrust.optim.madam.madam_update` of n tensors, [1, k_i] each, contiguous; row settings are [n, 1]."""
@@ -62,7 +62,7 @@ def madam_update(
         correction,
         _each(lr, w_max),
         G_BOUND=g_bound,
-        KEEP=keep,
+        SQRT_BETA=sqrt_beta,
         GAIN=gain,
         TINY=torch.finfo(w_max.dtype).tiny,
         W=_DTYPES[weights[0].dtype],
@@ -97,19 +97,19 @@ def _addresses(*lists: list[Tensor]) -> Tensor:
     device = lists[0][0].device
     table = tuple(t.data_ptr() for tensors in zip(*lists, strict=True) for t in tensors)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return _upload(table, device, keep=True)
+        return _upload(table, device, captured=True)
     return _known_addresses(table, device)
 
 
 @lru_cache(maxsize=16)
 def _known_addresses(table: tuple[int, ...], device: torch.device) -> Tensor:
-    return _upload(table, device, keep=False)  # gradients mostly come back to the same places
+    return _upload(table, device, captured=False)  # gradients mostly come back to the same places
 
 
-def _upload(table: tuple[int, ...], device: torch.device, *, keep: bool) -> Tensor:
+def _upload(table: tuple[int, ...], device: torch.device, *, captured: bool) -> Tensor:
     here = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
     there = here.to(device, non_blocking=True)
-    if keep:
+    if captured:
         _captured.append((here, there))
     return there
 
@@ -152,7 +152,7 @@ def _madam_kernel(
     corrections,  # [n]
     lrs,  # [n]
     G_BOUND: tl.constexpr,
-    KEEP: tl.constexpr,
+    SQRT_BETA: tl.constexpr,
     GAIN: tl.constexpr,
     TINY: tl.constexpr,
     W: tl.constexpr,
@@ -169,7 +169,7 @@ def _madam_kernel(
     rms = tl.load(rms_at, mask=mask, other=0)
 
     # sqrt(a^2 + b^2) without squares that under- or overflow
-    a = rms * KEEP
+    a = rms * SQRT_BETA
     b = tl.abs(g) * GAIN
     larger = tl.maximum(a, b)
     ratio = tl.minimum(a, b) / tl.maximum(larger, TINY)

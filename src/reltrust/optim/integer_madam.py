@@ -165,14 +165,16 @@ def integer_madam_update(
     w_max: Tensor,  # [n, 1]
     correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
     lr_factor: float | Tensor,  # f: a number, 0-d or [n, 1]
-    g_bound: float | Tensor,  # as keep and gain a number or [n, 1]
-    keep: float | Tensor,  # sqrt(beta)
+    g_bound: float | Tensor,  # as sqrt_beta and gain a number or [n, 1]
+    sqrt_beta: float | Tensor,
     gain: float | Tensor,  # sqrt(1 - beta)
     magnitudes: Tensor,  # [K]: exp(-b n)
     dtype: torch.dtype,  # of the parameters
 ) -> None:
     """One step of :class:`IntegerMadam` by its equations."""
-    normalised = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
+    normalised = normalised_gradient(
+        g, exp_avg_rms, correction=correction, g_bound=g_bound, sqrt_beta=sqrt_beta, gain=gain
+    )
     levels, sign = len(magnitudes), w.sign()
     # No move is longer than the scale; a longer one might not fit in an int32.
     move = (normalised * lr_factor).round_().mul_(sign).clamp_(-levels, levels)

@@ -85,12 +85,14 @@ def madam_update(
     w_max: Tensor,  # [n, 1]
     correction: Tensor,  # [n, 1]: sqrt(1 - beta^t)
     lr: float | Tensor,  # a number, 0-d or [n, 1]
-    g_bound: float | Tensor,  # as keep and gain a number or [n, 1]
-    keep: float | Tensor,  # sqrt(beta)
+    g_bound: float | Tensor,  # as sqrt_beta and gain a number or [n, 1]
+    sqrt_beta: float | Tensor,
     gain: float | Tensor,  # sqrt(1 - beta)
 ) -> None:
     """One step of :class:`Madam` by its equations."""
-    exponent = normalised_gradient(g, exp_avg_rms, correction=correction, g_bound=g_bound, keep=keep, gain=gain)
+    exponent = normalised_gradient(
+        g, exp_avg_rms, correction=correction, g_bound=g_bound, sqrt_beta=sqrt_beta, gain=gain
+    )
     w.mul_(exponent.mul_(w.sign()).mul_(-lr).exp_()).clamp_max_(w_max).clamp_min_(-w_max)
 
 
@@ -118,7 +120,7 @@ def madam_settings(rows: Rows, group: Group) -> dict[str, Any]:
         "w_max": group["p_scale"] * rows.state["init_rms"],
         "correction": (1 - group["beta"] ** step).sqrt(),
         "g_bound": group["g_bound"],
-        "keep": group["beta"] ** 0.5,
+        "sqrt_beta": group["beta"] ** 0.5,
         "gain": (1 - group["beta"]) ** 0.5,
     }
 
@@ -129,14 +131,14 @@ def normalised_gradient(
     *,
     correction: Tensor,
     g_bound: float | Tensor,
-    keep: float | Tensor,
+    sqrt_beta: float | Tensor,
     gain: float | Tensor,
 ) -> Tensor:
     """clip(g / sqrt(v / (1 - beta^t)), -g_bound, g_bound) with 0/0 = 0; overwrites ``exp_avg_rms``, sqrt(v)."""
     if torch.compiler.is_compiling():  # in one kernel this costs no memory, and less time than hypot
-        exp_avg_rms.copy_(((keep * wide(exp_avg_rms)).square() + (gain * wide(g)).square()).sqrt())
+        exp_avg_rms.copy_(((sqrt_beta * wide(exp_avg_rms)).square() + (gain * wide(g)).square()).sqrt())
     else:
-        exp_avg_rms.mul_(keep).hypot_(g * gain)
+        exp_avg_rms.mul_(sqrt_beta).hypot_(g * gain)
     # sqrt(v) = 0 only where every gradient so far was zero. A NaN goes through, so that a broken run shows.
     normalised = g / exp_avg_rms.clamp_min(torch.finfo(g.dtype).tiny)
     bound: Any = g_bound  # torch declares clamp for two numbers or two tensors

@@ -132,7 +132,7 @@ def _read(
         for scale, (own, measured) in rules.items()
         for finished in (True, False)
     }  # fmt: skip
-    kept = [both[scale, "finished" in cells] for scale, cells in zip(scales, rows, strict=True)]
+    kept = [both[scale, line.get("status") == "finished"] for scale, line in zip(scales, lines, strict=True)]
     used = [own for key, own in both.items() if any(own is one for one in kept)]
     if missing := [column for own in (every.items(), *used) for column, _ in own if column not in header]:
         raise DamagedError(f"{path}: damaged: the column {missing[0]} is missing")

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from reltrust.errors import DamagedError, first_line
 from reltrust.optim import lns
 from reltrust.records import sharded
-from reltrust.records.files import sha256, write_atomically
+from reltrust.records.files import sha256, shards_of, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
         digest = sha256(file, size)
         file.write(_MARK + digest.encode())
 
-    write_atomically(path, write, keep=previous(path))
-    if sharded.there(path):
+    write_atomically(path, write, backup=previous(path))
+    if shards_of(path):
         kept = [one.get("shared", {}).get("folder") for one in map(_content, (path, previous(path))) if one]
         sharded.remove_but(path, kept)
 

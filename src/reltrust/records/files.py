@@ -28,11 +28,11 @@ def writing(path: Path) -> Iterator[None]:
         raise RecordError(f"{path}: cannot be written: {refused.strerror or refused}") from error
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], backup: Path | None = None) -> None:
     """Calls ``write`` with a temporary file beside ``path``, then moves that to ``path`` in one step.
 
     Args:
-        keep: where to move what was at ``path``.
+        backup: where to move what was at ``path``.
 
     Raises:
         RecordError: the system refuses it; the earlier file is as it was.
@@ -46,8 +46,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep: Pat
                 file.flush()
                 os.fsync(file.fileno())
             scrap.chmod(0o644)  # mkstemp's 0600 would hide a shared store from one's group
-            if keep is not None and path.exists():
-                path.replace(keep)
+            if backup is not None and path.exists():
+                path.replace(backup)
             scrap.replace(path)
             _sync_folder(path.parent)
         except BaseException:

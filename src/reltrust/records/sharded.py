@@ -88,11 +88,6 @@ def put_back(state: dict[str, Any], checkpoint: Path, beside: dict[str, Any]) ->
     return found
 
 
-def there(checkpoint: Path) -> bool:
-    """Whether there are such folders beside the checkpoint."""
-    return bool(shards_of(checkpoint))
-
-
 def remove_but(checkpoint: Path, kept: Collection[str]) -> None:
     """Removes the folders beside the checkpoint that are not among these."""
     for folder in shards_of(checkpoint):

@@ -18,7 +18,7 @@ def continue_shorter(record: RunRecord, settings: Settings) -> None:
     schedule = settings.lr_schedule
     if settings.training is None or schedule is None or schedule.depends_on_length:
         return
-    if record.status is not None or record.checkpoint_path.exists():
+    if record.status is not None or record.has_checkpoint:
         return
     shared_id, found, steps = any_length_id(settings), None, 0
     for path in sorted(record.path.parent.glob(f"{record.path.name.rpartition('-')[0]}-*")):
@@ -41,7 +41,7 @@ def continue_shorter(record: RunRecord, settings: Settings) -> None:
     except BusyError:  # another process begins it
         return
     try:
-        if record.status is None and not record.checkpoint_path.exists():
+        if record.status is None and not record.has_checkpoint:
             _copy(found, steps, record, settings)
     finally:
         record.lease.release()

@@ -246,6 +246,11 @@ class RunRecord:
         return self.path / "checkpoint.pt"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one, or the one before it."""
+        return any(self.path.glob("checkpoint*.pt"))
+
+    @property
     def weights_path(self) -> Path:
         return self.path / "weights.safetensors"
 

@@ -59,7 +59,7 @@ def plan(runs: Sequence[Settings], *, retry_failed: bool = True) -> list[Planned
         elif status is Status.FAILED and not retry_failed:
             action = status.value
         else:
-            action = RESUME if record.checkpoint_path.exists() else AGAIN
+            action = RESUME if record.has_checkpoint else AGAIN
         planned.append(PlannedRun(settings, record, action))
     without = [run for run in planned if run.action == Status.FINISHED and not run.has_kept]
     if without:
