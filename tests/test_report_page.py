@@ -286,7 +286,8 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        # A busy machine is slow, and not wrong.
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=200_000)
         yield started
         started.close()
 
@@ -297,7 +298,7 @@ def tab(browser: Any, results: Path, request: pytest.FixtureRequest) -> Iterator
     options = {"viewport": {"width": WIDTHS["desk"], "height": 900}} | getattr(request, "param", {})
     context = browser.new_context(**options)
     opened, wrong = context.new_page(), []
-    opened.set_default_timeout(200_000)  # a busy machine is slow, and not wrong
+    opened.set_default_timeout(200_000)
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     opened.on("request", lambda asked: wrong.append(asked.url) if asked.url.startswith("http") else None)
