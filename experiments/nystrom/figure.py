@@ -111,7 +111,7 @@ REPORT = Report(
     cost={
         "paper": (f"{COMMAND} SCALE=paper", "VGG-19 on SVHN: days of a GPU"),
         "paper_cifar100": (f"{COMMAND} SCALE=paper_cifar100", "VGG-19 on CIFAR-100: days of a GPU"),
-        "small_cifar10": (f"{COMMAND} SCALE=small_cifar10", "420 runs: 2 to 3 hours of a CPU core"),
+        "small_cifar10": (f"{COMMAND} SCALE=small_cifar10", "420 runs: 3 to 5 hours of a CPU core"),
         "small": (f"{COMMAND} SCALE=small", "420 runs: 2 to 3 hours of a CPU core"),
         "quick": (COMMAND, "about 4 minutes, 2 CPU cores"),
     },
