@@ -20,7 +20,10 @@ from reltrust.reporting import report
 from reltrust.reporting.report import evaluate, load_report
 from runs import ROOT
 
-pytestmark = pytest.mark.xdist_group("committed")  # one process draws what all of these look at
+pytestmark = [
+    pytest.mark.xdist_group("committed"),  # one process draws what all of these look at
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,10 @@ from reltrust.reporting import page, pages, report
 from reltrust.reporting.page import embedded
 from runs import ROOT
 
-pytestmark = pytest.mark.xdist_group("report")  # one process has the page and the browser
+pytestmark = [
+    pytest.mark.xdist_group("report"),  # one process has the page and the browser
+    pytest.mark.timeout(900),  # the first one draws all figures
+]
 SCRIPT = str(ROOT / "scripts" / "report.py")
 
 

@@ -90,10 +90,12 @@ def log_rows(record: RunRecord, tracker: tracking.Tracker, *steps: int) -> None:
         tracker.log(record.metrics[-1])
 
 
-def ended(settings: Settings, *steps: int) -> RunRecord:
+def ended(settings: Settings, *steps: int, file: str = "") -> RunRecord:
     """A record of a run that nobody has watched."""
     record = begun(settings)
     log_rows(record, NoTracker(), *steps)
+    if file:
+        record.write_file(file, b"a walk")
     record.end(Status.FINISHED, {"steps": steps[-1]})
     return record
 
@@ -576,8 +578,7 @@ input()
 
 
 def test_recorded_runs_can_be_shown_later(settings: Resolve, service: Service, tmp_path: Path) -> None:
-    records = [ended(settings(f"seed={seed}"), 30, 60) for seed in range(2)]
-    records[0].write_file("walk.txt", b"a walk")
+    records = [ended(settings("seed=0"), 30, 60, file="walk.txt"), ended(settings("seed=1"), 30, 60)]
     assert replay(records, watched("wandb"), tmp_path / "results") == []
     assert service.steps == [30, 60]
     assert service.uploaded["files/walk.txt"] == b"a walk"

@@ -205,8 +205,9 @@ def train(program: TrainingProgram, training: Training, members: Sequence[Member
                     for name, content in measured.files.items():
                         member.write_file(f"step{step:0{len(str(training.steps))}d}-{name}", content)
                 ended, text = step == training.steps, f"step {step}/{training.steps}"
-                for member in running if ended else ():  # the last update has no loss after it
-                    if any(math.isnan(value) for value in member.row.values()):
+                # The last update has no loss after it, but an evaluation.
+                for member, measured in zip(running, evaluated, strict=True) if ended else ():
+                    if any(math.isnan(value) for value in measured.row.values()):
                         member.end(Status.DIVERGED, {"diverged_at": step, "steps": step, "seconds": member.seconds})
                 leave_diverged()
                 if count > 1:
