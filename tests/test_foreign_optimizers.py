@@ -467,3 +467,5 @@ def test_an_optimizer_that_makes_no_step_on_the_cpu_is_tried_where_the_run_is_co
         build.check_optimizers(chosen, torch.device("cpu"))
     build.check_optimizers(chosen, torch.device("meta"))
     build.check_optimizers(chosen, None)
+    with pytest.raises(SettingsError, match="a step without a closure"):  # torch's own make the same step anywhere
+        build.check_optimizers(chosen_by(settings(), "torch.optim.LBFGS"), None)
