@@ -13,6 +13,7 @@ from hydra_plugins.reltrust_plugins.scripting import scales_by_comparison
 from reltrust import experiment
 from reltrust.errors import RecordError
 from reltrust.records.merging import DIFFERENT, KEPT, SAME, TAKEN, merge_runs, merge_tables
+from reltrust.records.store import Store
 from reltrust.records.summaries import collect
 
 
@@ -32,7 +33,8 @@ def main() -> None:
             if what not in (TAKEN, SAME, KEPT):
                 print(f"{place}: {what}")
         for name in experiment.names():
-            collect(arguments.results, name, scales_by_comparison(name))
+            if any(Store(arguments.results).records(name)):  # to know an experiment's scales takes a second
+                collect(arguments.results, name, scales_by_comparison(name))
         for what, place in merge_tables(arguments.results, arguments.other):
             if what.startswith(DIFFERENT):
                 counts[DIFFERENT] += 1
