@@ -10,6 +10,7 @@ from arguments import Parser
 from hydra_plugins.reltrust_plugins.scripting import scales_by_comparison
 from reltrust import experiment
 from reltrust.errors import RecordError
+from reltrust.records.store import Store
 from reltrust.records.summaries import collect
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.experiments) - set(experiment.names())):
         parser.error(f"experiments={', '.join(unknown)}: unknown, allowed are {', '.join(experiment.names())}")
-    for name in arguments.experiments or experiment.names():
+    begun = Store(arguments.results).experiments()  # to know the scales of one takes a second
+    for name in arguments.experiments or [name for name in experiment.names() if name in begun]:
         try:
             if path := collect(arguments.results, name, scales_by_comparison(name)):
                 print(path)

@@ -32,9 +32,9 @@ def main() -> None:
             counts[what.partition(":")[0]] += 1
             if what not in (TAKEN, SAME, KEPT):
                 print(f"{place}: {what}")
-        for name in experiment.names():
-            if any(Store(arguments.results).records(name)):  # to know an experiment's scales takes a second
-                collect(arguments.results, name, scales_by_comparison(name))
+        begun = Store(arguments.results).experiments()  # to know the scales of one takes a second
+        for name in (name for name in experiment.names() if name in begun):
+            collect(arguments.results, name, scales_by_comparison(name))
         for what, place in merge_tables(arguments.results, arguments.other):
             if what.startswith(DIFFERENT):
                 counts[DIFFERENT] += 1

@@ -64,7 +64,7 @@ def _copy(source: Path, ours: RunRecord) -> bool:
         except BusyError:
             return False
         try:
-            if ours.status in (Status.FINISHED, Status.DIVERGED):
+            if (status := ours.status) is not None and status.is_result:
                 return False
             for left in (scrap, old):
                 shutil.rmtree(left, ignore_errors=True)

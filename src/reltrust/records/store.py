@@ -396,6 +396,10 @@ class Store:
             if _SET_ASIDE not in path.parent.name and not path.parent.name.startswith("."):  # half of a merge
                 yield RunRecord(path.parent)
 
+    def experiments(self) -> list[str]:
+        """Those of which a run was ever begun, in alphabetical order."""
+        return sorted({path.parts[-4] for path in self.root.glob("*/*/*/status.json")})
+
 
 def busy(records: Sequence[RunRecord]) -> list[bool]:
     """Which of the runs living processes hold, see :func:`~reltrust.records.lease.held`."""
